@@ -1,0 +1,328 @@
+"""Inference: the model writes text, emits routes itself, and each route's head reads the task embedding on a side branch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tpo_lab.batch import Batch, Row
+from tpo_lab.errors import UsageError
+from tpo_lab.heads.base import ClipInfo
+from tpo_lab.media import Frames
+from tpo_lab.model import TPOModel, clip_visual
+from tpo_lab.sample import BoxPrompt, Media, Sample, Turn
+
+if TYPE_CHECKING:
+    from tpo_lab.backbones.base import VideoFeatures
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model answered.
+
+    Attributes:
+        text: the words, with `<head>` where a head was asked.
+        routes: the heads that the model asked, in order; several routes of one head make one answer of that head.
+        structured: per head, its JSON-ready answer in pixels and seconds of the original video.
+        task_embeddings: per head, e_i of each of its slots, [slot, d].
+        truncated: whether the text was cut at the token limit.
+    """
+
+    text: str
+    routes: tuple[str, ...] = ()
+    structured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    task_embeddings: dict[str, Tensor] = field(default_factory=dict)
+    truncated: bool = False
+
+    @property
+    def task(self) -> str | None:
+        """The head that was asked, "a+b" for several, None for plain text."""
+        return "+".join(dict.fromkeys(self.routes)) or None
+
+    @property
+    def boxes_xyxy(self) -> list[list[float]]:
+        """Boxes in pixels of the original frame; empty where the region head was not asked."""
+        return list(self.structured.get("region", {}).get("boxes_xyxy", []))
+
+    @property
+    def windows_sec(self) -> list[list[float]]:
+        """Windows in seconds, the best first; empty where the temporal head was not asked."""
+        return list(self.structured.get("temporal", {}).get("windows_sec", []))
+
+    @property
+    def saliency(self) -> list[list[float]]:
+        """Pairs of time and score; empty where the temporal head was not asked."""
+        return list(self.structured.get("temporal", {}).get("saliency", []))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document of `tpo-lab predict`."""
+        return {
+            "text": self.text,
+            "task": self.task,
+            "boxes_xyxy": self.boxes_xyxy,
+            "windows_sec": self.windows_sec,
+            "saliency": self.saliency,
+            "structured": self.structured,
+            "truncated": self.truncated,
+        }
+
+
+@dataclass
+class _Reading:
+    """The cache of a batch and what may be looked at in it.
+
+    Attributes:
+        cache: keys and values.
+        seen: which keys count, [row, key].
+        position: of the next token, [row].
+    """
+
+    cache: Any
+    seen: Tensor
+    position: Tensor
+
+    def grow(self) -> Tensor:
+        """Make room for one more token and return its mask, [row, 1, 1, key]."""
+        self.seen = torch.cat([self.seen, self.seen.new_ones(len(self.seen), 1)], 1)
+        return self.seen[:, None, None, :]
+
+
+@dataclass
+class _Writing:
+    """The state of one answer being written."""
+
+    words: list[int] = field(default_factory=list)
+    routes: list[str] = field(default_factory=list)
+    embeddings: dict[str, list[Tensor]] = field(default_factory=dict)
+    done: bool = False
+
+
+class Answerer:
+    """Answers questions greedily, many at once, with a key-value cache.
+
+    The route token that the model writes is put into the cache first; the task token v_i is then read on a copy of the cache, so
+    that the text that follows never sees it. Training lays the same sequence out with an attention mask, and both give the
+    same task embedding.
+
+    Args:
+        model: in evaluation mode while it answers.
+        max_tokens: most tokens of an answer.
+    """
+
+    def __init__(self, model: TPOModel, *, max_tokens: int = 96) -> None:
+        if max_tokens < 1:
+            raise UsageError("max_tokens", expected="at least 1", got=max_tokens)
+        self.model, self.max_tokens = model, max_tokens
+        ids = model.tokens.ids
+        self._never_written = [*ids.slot.values(), ids.prompt]
+
+    @torch.no_grad()
+    def answer(
+        self, rows: Sequence[Row], *, video: Sequence[VideoFeatures] | None = None, on_text: Callable[[int, str], None] | None = None
+    ) -> list[Answer]:
+        """Answer one conversation per row; each ends with the user.
+
+        Args:
+            video: features of the rows, where they are known already.
+            on_text: called with the row's index and each piece of text as it is written.
+
+        Raises:
+            UsageError: for a row with several conversations, or one that ends with an answer.
+        """
+        for row in rows:
+            if len(row.samples) != 1:
+                raise UsageError("row.samples", expected="one conversation", got=len(row.samples))
+            if row.samples[0].conversation[-1].role != "user":
+                raise UsageError("conversation", expected="a last turn of the user", got=row.samples[0].conversation[-1].role)
+        video = self.model.encode_video(rows) if video is None else video
+        batch = self.model.collate(rows).to(self.model.backbone.device)
+        hidden, reading = self._prefill(batch, video)
+        writings = [_Writing() for _ in rows]
+        last = (batch.segment >= 0).sum(1) - 1
+        state = hidden[torch.arange(len(rows)), last]
+        while any(not writing.done for writing in writings):
+            tokens = self._next(state, writings)
+            if on_text is not None:
+                self._tell(tokens, writings, on_text)
+            if all(writing.done for writing in writings):
+                break
+            state = self._read_on(reading, tokens, writings)
+        queries = self._queries(rows, hidden)
+        return [
+            self._finish(writing, row, features, query)
+            for writing, row, features, query in zip(writings, rows, video, queries, strict=True)
+        ]
+
+    def _prefill(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Tensor, _Reading]:
+        model, backbone = self.model, self.model.backbone
+        prompts = model.prompts["box"](batch.prompts_xyxy) if len(batch.prompts_xyxy) else None
+        with model.tokens.prompt_values(prompts):
+            embeds = backbone.embed(batch.ids, torch.cat([features.tokens.flatten(0, 1) for features in video]))
+        hidden, cache = backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions, use_cache=True)
+        # slots of earlier answers are side branches: nothing that follows sees them
+        seen = (batch.segment >= 0) & ~batch.is_slot
+        return hidden, _Reading(cache, seen, batch.positions.masked_fill(batch.segment < 0, -1).max(1).values + 1)
+
+    def _next(self, state: Tensor, writings: list[_Writing]) -> list[int]:
+        """The next token of every unfinished answer; finished ones get the end token."""
+        logits = self.model.tokens.extend_logits(self.model.backbone.logits(state), state)
+        logits[:, self._never_written] = float("-inf")
+        end = self.model.encoder.end_id
+        tokens: list[int] = logits.argmax(-1).tolist()
+        for index, writing in enumerate(writings):
+            if writing.done or tokens[index] == end:
+                writing.done, tokens[index] = True, end
+                continue
+            writing.words.append(tokens[index])
+        return tokens
+
+    def _read_on(self, reading: _Reading, tokens: list[int], writings: list[_Writing]) -> Tensor:
+        """Put the tokens into the cache; where one is a route, read its head's task token on a copy."""
+        state = self._feed(reading, tokens)
+        ids = self.model.tokens.ids
+        routed = {i: ids.head_of_route[token] for i, token in enumerate(tokens) if token in ids.head_of_route and not writings[i].done}
+        if routed:
+            slots = [ids.slot[routed[index]] if index in routed else token for index, token in enumerate(tokens)]
+            side = self._feed(copy.deepcopy(reading), slots)
+            for index, head in routed.items():
+                writings[index].routes.append(head)
+                writings[index].embeddings.setdefault(head, []).append(side[index])
+        for writing in writings:
+            writing.done = writing.done or len(writing.words) >= self.max_tokens
+        return state
+
+    def _feed(self, reading: _Reading, tokens: list[int]) -> Tensor:
+        backbone = self.model.backbone
+        embeds = backbone.embed(torch.tensor(tokens, device=backbone.device)[:, None], None)
+        mask = reading.grow()
+        hidden, reading.cache = backbone.language_model(
+            embeds, mask=mask, positions=reading.position[:, None], cache=reading.cache, use_cache=True
+        )
+        reading.position = reading.position + 1
+        return hidden[:, -1]
+
+    def _tell(self, tokens: list[int], writings: list[_Writing], on_text: Callable[[int, str], None]) -> None:
+        routes = self.model.tokens.ids.head_of_route
+        for index, token in enumerate(tokens):
+            if not writings[index].done:
+                on_text(index, f"<{routes[token]}>" if token in routes else self.model.backbone.tokenizer.decode([token]))
+
+    def _queries(self, rows: Sequence[Row], hidden: Tensor) -> list[Tensor]:
+        """States of the words of each last question, for heads that look at them."""
+        found = []
+        for index, row in enumerate(rows):
+            turns = [(turn.role, turn.text) for turn in row.samples[0].conversation]
+            start, end = self.model.encoder.encode(turns).question
+            offset = len(self.model.collate.prefix(len(row.frames)))
+            found.append(hidden[index, offset + start : offset + end])
+        return found
+
+    def _finish(self, writing: _Writing, row: Row, video: VideoFeatures, query: Tensor) -> Answer:
+        embeddings = {head: torch.stack(states) for head, states in writing.embeddings.items()}
+        structured = {head: self.read(head, states, row, video, query) for head, states in embeddings.items()}
+        truncated = len(writing.words) >= self.max_tokens
+        return Answer(self._text(writing.words), tuple(writing.routes), structured, embeddings, truncated)
+
+    def read(self, head_name: str, embeddings: Tensor, row: Row, video: VideoFeatures, query: Tensor) -> dict[str, Any]:
+        """Let a head read the task embeddings [slot, d] of one answer about one clip."""
+        head = self.model.head(head_name)
+        answer = torch.zeros(len(embeddings), dtype=torch.long)
+        gathered: dict[str, Tensor] = {}
+        if "frames" in head.needs:
+            gathered["frames"] = row.frames[None].expand(len(embeddings), *row.frames.shape).to(embeddings.device)
+        if "frame_features" in head.needs:
+            gathered["frame_features"] = video.frames.expand(len(embeddings), *video.frames.shape[1:])
+        if "query" in head.needs:
+            gathered["query_features"] = query.expand(len(embeddings), *query.shape)
+            gathered["query_valid"] = torch.ones(gathered["query_features"].shape[:2], dtype=torch.bool, device=query.device)
+        visual = clip_visual([row.clip] * len(embeddings), answer, embeddings.device, **gathered)
+        return head.decode(head.predict(embeddings, visual), [row.clip], answer)[0]
+
+    def _text(self, words: list[int]) -> str:
+        pieces: list[str] = []
+        plain: list[int] = []
+        for token in words:
+            head = self.model.tokens.ids.head_of_route.get(token)
+            if head is None:
+                plain.append(token)
+                continue
+            pieces += [self.model.backbone.tokenizer.decode(plain).strip(), f"<{head}>"]
+            plain = []
+        pieces.append(self.model.backbone.tokenizer.decode(plain).strip())
+        return " ".join(piece for piece in pieces if piece)
+
+
+def ask(
+    model: TPOModel,
+    video: str | Path,
+    question: str,
+    *,
+    boxes: Sequence[Sequence[float]] = (),
+    history: Sequence[tuple[str, str]] = (),
+    start_sec: float = 0.0,
+    end_sec: float | None = None,
+    on_corrupt: str = "raise",
+    max_tokens: int = 96,
+    on_text: Callable[[str], None] | None = None,
+) -> tuple[Answer, ClipInfo]:
+    """Ask one question about a video or image file.
+
+    Args:
+        question: may mention `<prompt:0>`, ...; boxes that it does not mention are put at its end.
+        boxes: xyxy in pixels of the original first frame.
+        history: earlier (question, answer) pairs; answers as `Answer.text`.
+
+    Raises:
+        UsageError: for a file that cannot be read or a box outside the frame.
+    """
+    text = question
+    for index in range(len(boxes)):
+        if f"<prompt:{index}>" not in text:
+            text = f"{text} <prompt:{index}>"
+    turns = [Turn(role=role, text=said) for pair in history for role, said in zip(("user", "assistant"), pair, strict=True)]
+    prompts = tuple(BoxPrompt(xyxy=tuple(float(edge) for edge in box)) for box in boxes)  # type: ignore[arg-type]
+    media = Media(path=str(Path(video).absolute()), start_sec=start_sec, end_sec=end_sec)
+    sample = Sample.model_construct(
+        id="question", source="", split="", media=media, conversation=(*turns, Turn(role="user", text=text)), prompts=prompts, meta={}
+    )
+    row = Frames(model.backbone, keep=False, on_corrupt=on_corrupt).row([sample])
+    for box in boxes:
+        if not (0 <= box[0] < box[2] <= row.clip.width and 0 <= box[1] < box[3] <= row.clip.height):
+            size = f"{row.clip.width} x {row.clip.height}"
+            raise UsageError("box", expected=f"x0 < x1 and y0 < y1 inside the frame of {size} pixels", got=list(box))
+    was_training = model.training
+    model.eval()
+    try:
+        tell = None if on_text is None else lambda index, piece: on_text(piece)
+        return Answerer(model, max_tokens=max_tokens).answer([row], on_text=tell)[0], row.clip
+    finally:
+        model.train(was_training)
+
+
+def stream(model: TPOModel, video: str | Path, question: str, **options: Any) -> Iterator[str | Answer]:
+    """Like `ask`, piece by piece: yields strings as they are written and the `Answer` last."""
+    import queue
+    import threading
+
+    pieces: queue.Queue[str | Answer | BaseException] = queue.Queue()
+
+    def write() -> None:
+        try:
+            pieces.put(ask(model, video, question, on_text=pieces.put, **options)[0])
+        except BaseException as error:
+            pieces.put(error)
+
+    threading.Thread(target=write, daemon=True).start()
+    while True:
+        piece = pieces.get()
+        if isinstance(piece, BaseException):
+            raise piece
+        yield piece
+        if isinstance(piece, Answer):
+            return

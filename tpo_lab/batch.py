@@ -1,0 +1,248 @@
+"""Rows to tensors: one video prefix and the questions that share it, with a mask that keeps the questions apart.
+
+A row is a clip and any number of conversations about it. Every conversation sees the video and itself, nothing else, so that
+the result equals one row per conversation while the video is paid for once. A slot is a side branch: it sees what comes before
+it, and nothing that comes after sees it, in training and in inference alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tpo_lab.conversation import ConversationEncoder, Encoded, Kind
+from tpo_lab.errors import UsageError
+from tpo_lab.heads.base import ClipInfo
+from tpo_lab.sample import Sample
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip and the samples about it.
+
+    Attributes:
+        frames: uint8 [frame, 3, image_size, image_size], already resized for the backbone.
+        clip: what the heads need to know of the clip.
+        samples: conversations about it.
+        key: names the frames exactly (media, times, size); used by the feature cache.
+    """
+
+    frames: Tensor
+    clip: ClipInfo
+    samples: tuple[Sample, ...]
+    key: str
+
+
+@dataclass(frozen=True)
+class HeadSlots:
+    """The slots of one head in a batch.
+
+    Attributes:
+        row, token: where each slot is, [slot].
+        answer: which answer each slot belongs to, [slot]; an answer is what one sample asks of one head.
+        question: first and last (exclusive) token of the user's text, [slot, 2].
+        clips, annotations: per answer.
+        slots_per_answer: how many slots each answer has.
+    """
+
+    row: Tensor
+    token: Tensor
+    answer: Tensor
+    question: Tensor
+    clips: tuple[ClipInfo, ...]
+    annotations: tuple[Any, ...]
+    slots_per_answer: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything a training step needs, on one device.
+
+    Attributes:
+        ids, positions: [row, token]; padded on the right.
+        segment: [row, token]: 0 the shared prefix, 1.. the conversations, -1 padding.
+        is_slot: [row, token].
+        predictor: (row, token) of the states that predict a learned token, [target, 2].
+        target: the learned tokens' ids, [target].
+        is_route: which of them are routes, [target].
+        prompts_xyxy: boxes that users pointed at, normalised, in row-major order of their places, [prompt, 4].
+        slots: per head.
+        rows: the rows that the batch was made of.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    segment: Tensor
+    is_slot: Tensor
+    predictor: Tensor
+    target: Tensor
+    is_route: Tensor
+    prompts_xyxy: Tensor
+    slots: dict[str, HeadSlots]
+    rows: tuple[Row, ...]
+
+    def attention_mask(self) -> Tensor:
+        """Who may look at whom: bool [row, 1, token, key]. Padding looks at itself only."""
+        count = self.ids.shape[1]
+        here = torch.arange(count, device=self.ids.device)
+        causal = here[:, None] >= here[None, :]
+        itself = here[:, None] == here[None, :]
+        key, query = self.segment[:, None, :], self.segment[:, :, None]
+        together = (key == 0) | (key == query)
+        mask = causal & together & (key >= 0) & (query >= 0) & ~self.is_slot[:, None, :]
+        return (mask | itself)[:, None]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device; frames stay where they are until the vision tower asks for them."""
+        tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
+        slots = {
+            head: HeadSlots(
+                *(getattr(slot, name).to(device) for name in ("row", "token", "answer", "question")),
+                slot.clips,
+                slot.annotations,
+                slot.slots_per_answer,
+            )
+            for head, slot in self.slots.items()
+        }
+        return Batch(**tensors, slots=slots, rows=self.rows)
+
+
+_TENSORS = ("ids", "positions", "segment", "is_slot", "predictor", "target", "is_route", "prompts_xyxy")
+
+
+@dataclass
+class _Slots:
+    row: list[int] = field(default_factory=list)
+    token: list[int] = field(default_factory=list)
+    answer: list[int] = field(default_factory=list)
+    question: list[tuple[int, int]] = field(default_factory=list)
+    clips: list[ClipInfo] = field(default_factory=list)
+    annotations: list[Any] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+
+class Collator:
+    """Builds batches for one backbone and one set of tokens.
+
+    Args:
+        encoder: turns conversations into token ids.
+        placeholder: gives the token ids that stand for a clip of n frames.
+        pad: the id that fills rows.
+    """
+
+    def __init__(self, encoder: ConversationEncoder, placeholder: Any, pad: int) -> None:
+        self.encoder, self.placeholder, self.pad = encoder, placeholder, pad
+
+    def prefix(self, num_frames: int) -> list[int]:
+        """Tokens that every conversation about a clip starts with."""
+        return [*self.encoder.opening(), *self.placeholder(num_frames)]
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        """Collate rows.
+
+        Raises:
+            UsageError: for no rows, or a prompt that is not a box.
+        """
+        if not rows:
+            raise UsageError("rows", expected="at least one row", got=0)
+        ids: list[list[int]] = []
+        positions: list[list[int]] = []
+        segment: list[list[int]] = []
+        slot_flags: list[list[bool]] = []
+        predictor: list[tuple[int, int]] = []
+        target: list[int] = []
+        is_route: list[bool] = []
+        boxes: list[list[float]] = []
+        slots: dict[str, _Slots] = {}
+        for index, row in enumerate(rows):
+            prefix = self.prefix(len(row.frames))
+            line, places, parts, flags = list(prefix), list(range(len(prefix))), [0] * len(prefix), [False] * len(prefix)
+            for number, sample in enumerate(row.samples, 1):
+                encoded = self.encoder.encode([(turn.role, turn.text) for turn in sample.conversation])
+                offset = len(line)
+                _add_slots(slots, encoded, sample, row.clip, index, offset)
+                boxes += [_normalised_box(sample, prompt, row.clip) for prompt in encoded.prompts]
+                place, last = len(prefix), -1
+                for token, (token_id, kind) in enumerate(zip(encoded.ids, encoded.kinds, strict=True)):
+                    places.append(place)
+                    if kind is Kind.SLOT:
+                        continue
+                    if kind in (Kind.TEXT, Kind.ROUTE) and last >= 0:
+                        predictor.append((index, offset + last))
+                        target.append(token_id)
+                        is_route.append(kind is Kind.ROUTE)
+                    place, last = place + 1, token
+                line += encoded.ids
+                parts += [number] * len(encoded.ids)
+                flags += [kind is Kind.SLOT for kind in encoded.kinds]
+            ids.append(line)
+            positions.append(places)
+            segment.append(parts)
+            slot_flags.append(flags)
+        return Batch(
+            ids=_pad(ids, self.pad),
+            positions=_pad(positions, 0),
+            segment=_pad(segment, -1),
+            is_slot=_pad([[int(flag) for flag in flags] for flags in slot_flags], 0).bool(),
+            predictor=torch.tensor(predictor, dtype=torch.long).reshape(-1, 2),
+            target=torch.tensor(target, dtype=torch.long),
+            is_route=torch.tensor(is_route, dtype=torch.bool),
+            prompts_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            slots={head: _head_slots(found) for head, found in slots.items()},
+            rows=tuple(rows),
+        )
+
+
+def _pad(lines: list[list[int]], value: int) -> Tensor:
+    longest = max(len(line) for line in lines)
+    return torch.tensor([line + [value] * (longest - len(line)) for line in lines], dtype=torch.long)
+
+
+def _add_slots(slots: dict[str, _Slots], encoded: Encoded, sample: Sample, clip: ClipInfo, row: int, offset: int) -> None:
+    counts: dict[str, int] = {}
+    for slot in encoded.slots:
+        found = slots.setdefault(slot.head, _Slots())
+        if slot.head not in counts:
+            found.clips.append(clip)
+            found.annotations.append(_annotation(sample, slot.head))
+            found.counts.append(0)
+        counts[slot.head] = counts.get(slot.head, 0) + 1
+        found.counts[-1] += 1
+        found.row.append(row)
+        found.token.append(offset + slot.token)
+        found.answer.append(len(found.counts) - 1)
+        found.question.append((offset + slot.question[0], offset + slot.question[1]))
+
+
+def _annotation(sample: Sample, head: str) -> Any:
+    """A head's annotation in plain JSON types."""
+    value = dict(sample.targets).get(head)
+    if isinstance(value, tuple):
+        return [item.model_dump(mode="json") if hasattr(item, "model_dump") else item for item in value]
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+def _normalised_box(sample: Sample, prompt: int, clip: ClipInfo) -> list[float]:
+    if prompt >= len(sample.prompts):
+        raise UsageError(f"sample {sample.id}: prompts", expected=f"an entry for <prompt:{prompt}>", got=len(sample.prompts))
+    given = sample.prompts[prompt]
+    if given.type != "box":
+        raise UsageError(f"sample {sample.id}: prompts[{prompt}].type", expected="box", got=given.type)
+    x1, y1, x2, y2 = given.xyxy
+    return [x1 / clip.width, y1 / clip.height, x2 / clip.width, y2 / clip.height]
+
+
+def _head_slots(found: _Slots) -> HeadSlots:
+    return HeadSlots(
+        row=torch.tensor(found.row),
+        token=torch.tensor(found.token),
+        answer=torch.tensor(found.answer),
+        question=torch.tensor(found.question).reshape(-1, 2),
+        clips=tuple(found.clips),
+        annotations=tuple(found.annotations),
+        slots_per_answer=tuple(found.counts),
+    )

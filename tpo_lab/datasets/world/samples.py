@@ -1,0 +1,162 @@
+"""Scenes to samples of the JSONL schema: what a conversation, region or temporal sample of the world asks and what is right."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from tpo_lab.datasets import templates
+from tpo_lab.datasets.world import language
+from tpo_lab.datasets.world.facts import ASKED_FRAME, SALIENCY_STEP_FRAMES, Facts
+from tpo_lab.datasets.world.scene import FRAME_COUNT, FRAME_RATE, Scene
+from tpo_lab.errors import unknown_name
+from tpo_lab.sample import Sample
+
+DURATION_SEC = FRAME_COUNT / FRAME_RATE
+TASKS: tuple[str, ...] = ("conversation", "region", "temporal")
+NOT_THERE, NOT_HAPPENING = "It is not there.", "It does not happen."
+
+
+def media_path(scene: Scene) -> str:
+    """A reference that is rendered on demand instead of read from a file (see `tpo_lab.media`)."""
+    lowest, highest = scene.drawn_from
+    return f"world://{scene.split}/{scene.level}/{scene.seed}/{scene.index}/{lowest}-{highest}"
+
+
+def samples_of(
+    scene: Scene, tasks: Sequence[str] = TASKS, *, rng: random.Random | None = None, questions: int = 4, media: str | None = None
+) -> list[Sample]:
+    """Samples about one scene, several per task.
+
+    Args:
+        tasks: which of `TASKS`.
+        rng: chooses wording and questions; seeded by the scene's name where None.
+        questions: at most so many samples per task.
+        media: the media path to write; where None a reference that is rendered on demand.
+
+    Raises:
+        UsageError: for an unknown task.
+    """
+    rng = rng or random.Random(scene.name)
+    facts = Facts(scene)
+    made: list[dict[str, Any]] = []
+    makers = {"conversation": _conversation, "region": _region, "temporal": _temporal}
+    for task in tasks:
+        if task not in makers:
+            raise unknown_name("tasks", task, TASKS)
+        made += makers[task](facts, rng, questions)
+    path = media or media_path(scene)
+    return [
+        Sample.model_validate(
+            {
+                "id": f"{scene.name}-{number}",
+                "source": "world",
+                "split": scene.split,
+                "media": {"path": path, "start_sec": 0.0, "end_sec": DURATION_SEC},
+                **record,
+            }
+        )
+        for number, record in enumerate(made)
+    ]
+
+
+def _record(question: str, answer: str, kind: str, task: str, **more: Any) -> dict[str, Any]:
+    meta = {"kind": kind, "task": task, **more.pop("meta", {})}
+    return {"conversation": [{"role": "user", "text": question}, {"role": "assistant", "text": answer}], "meta": meta, **more}
+
+
+def _conversation(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
+    made = [_record(rng.choice(templates.CAPTION), language.caption(facts), "caption", "conversation")]
+    asked = language.questions(facts, rng)
+    for question in _balanced(asked, count - 1, rng):
+        made.append(_record(question.text, question.answer, question.kind, "conversation"))
+    return made[: max(count, 1)]
+
+
+def _balanced(asked: list[language.Question], count: int, rng: random.Random) -> list[language.Question]:
+    """Draw questions kind by kind, so that the many questions about colours do not drown the few about order."""
+    by_kind: dict[str, list[language.Question]] = {}
+    for question in asked:
+        by_kind.setdefault(question.kind, []).append(question)
+    chosen: list[language.Question] = []
+    while by_kind and len(chosen) < count:
+        for kind in rng.sample(sorted(by_kind), len(by_kind)):
+            if len(chosen) < count:
+                chosen.append(by_kind[kind].pop())
+            if not by_kind[kind]:
+                del by_kind[kind]
+    return chosen
+
+
+def _box(facts: Facts, thing: int, frame: int) -> dict[str, Any]:
+    box = facts.box(thing, frame)
+    assert box is not None
+    return {"time_sec": frame / FRAME_RATE, "xyxy": list(box)}
+
+
+def _targets_of_split(facts: Facts) -> list[int]:
+    """Things that may be asked for; in the composition split those whose look was never trained on."""
+    from tpo_lab.datasets.world.words import HELD_OUT_LOOKS
+
+    seen = [i for i in range(len(facts.scene.things)) if facts.is_seen(i) and facts.box(i, ASKED_FRAME) is not None]
+    if facts.scene.split != "compositions":
+        return seen
+    things = facts.scene.things
+    return [i for i in seen if (things[i].colour, things[i].shape) in HELD_OUT_LOOKS]
+
+
+def _region(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    things = _targets_of_split(facts)
+    rng.shuffle(things)
+    for thing in things:
+        expression = language.refer(facts, thing, rng)
+        if expression is not None:
+            question = rng.choice(templates.REGION).format(query=expression.text)
+            made.append(_record(question, "<region>", expression.kind, "region", targets={"region": [_box(facts, thing, ASKED_FRAME)]}))
+    several = language.plural(facts, rng) if facts.scene.split != "compositions" else None
+    if several is not None and rng.random() < 0.3:
+        question = rng.choice(templates.REGION).format(query=several[0])
+        boxes = [_box(facts, thing, ASKED_FRAME) for thing in several[1]]
+        made.insert(rng.randrange(2), _record(question, "<region> " * (len(boxes) - 1) + "<region>", "plural", "region", targets={"region": boxes}))
+    missing = language.absent_look(facts, rng) if facts.scene.split != "compositions" else None
+    if missing is not None and rng.random() < 0.2:
+        question = rng.choice(templates.REGION).format(query=f"the {missing}")
+        made.insert(rng.randrange(2), _record(question, NOT_THERE, "absent", "region"))
+    pointed = [i for i in things if facts.is_seen(i, 0) and facts.scene.things[i].motion not in ("enter", "leave")]
+    if pointed and rng.random() < 0.4:
+        made.insert(rng.randrange(2), _follow(facts, pointed[0], rng))
+    return made[:count]
+
+
+def _follow(facts: Facts, thing: int, rng: random.Random) -> dict[str, Any]:
+    """Something that the user points at in the first frame: where is it at the end?"""
+    question = rng.choice(("Where is <prompt:0> at the end?", "Where does <prompt:0> go?", "Find <prompt:0> at the end."))
+    prompt = {"type": "box", **_box(facts, thing, 0)}
+    return _record(question, "<region>", "pointed", "region", prompts=[prompt], targets={"region": [_box(facts, thing, ASKED_FRAME)]})
+
+
+def _temporal(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    events = list(facts.events)
+    rng.shuffle(events)
+    if facts.scene.split == "compositions":
+        from tpo_lab.datasets.world.words import HELD_OUT_EVENTS
+
+        events = [event for event in events if (event.kind, facts.scene.things[event.thing].shape) in HELD_OUT_EVENTS]
+    for event in events:
+        query = language.event_query(facts, event, rng)
+        if query is None:
+            continue
+        target = {
+            "windows_sec": facts.windows_sec(event),
+            "saliency": {"step_sec": SALIENCY_STEP_FRAMES / FRAME_RATE, "scores": [float(score) for score in facts.saliency(event)]},
+        }
+        question = rng.choice(templates.TEMPORAL).format(query=query)
+        made.append(_record(question, "<temporal>", event.kind, "temporal", targets={"temporal": target}))
+    absent = language.absent_query(facts, rng) if facts.scene.split != "compositions" else None
+    if absent is not None and rng.random() < 0.15:
+        question = rng.choice(templates.TEMPORAL).format(query=absent)
+        made.append(_record(question, NOT_HAPPENING, "absent", "temporal"))
+    return made[:count]

@@ -1,0 +1,91 @@
+"""The heads, and the registry by which a recipe or a checkpoint names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from torch import nn
+
+from tpo_lab.errors import UsageError, unknown_name
+from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual
+from tpo_lab.heads.region import RegionHead, RegionSettings
+from tpo_lab.heads.temporal import SimpleTemporalHead, SimpleTemporalSettings
+
+__all__ = [
+    "HEADS",
+    "ClipInfo",
+    "Head",
+    "HeadSettings",
+    "RegionHead",
+    "RegionSettings",
+    "SimpleTemporalHead",
+    "SimpleTemporalSettings",
+    "Visual",
+    "build_head",
+    "register",
+]
+
+HeadClass = TypeVar("HeadClass", bound=type[Head[Any, Any]])
+
+HEADS: dict[str, dict[str, type[Head[Any, Any]]]] = {
+    "region": {"mlp": RegionHead},
+    "temporal": {"simple": SimpleTemporalHead},
+}
+"""Name of the head -> variant -> class. The first variant of a name is its default."""
+
+
+def register(head: HeadClass) -> HeadClass:
+    """Add a head class under its `name` and `variant`; usable as a decorator.
+
+    Running the cell of a notebook that defines a class again replaces it.
+
+    Raises:
+        UsageError: the class has no name, or another class holds the place.
+    """
+    name = getattr(head, "name", "")
+    if not name:
+        raise UsageError(f"{head.__name__}.name", expected="the head's name, e.g. 'count'", got=name)
+    holder = HEADS.get(name, {}).get(head.variant)
+    if holder is not None and (holder.__module__, holder.__qualname__) != (head.__module__, head.__qualname__):
+        raise UsageError(f"{head.__name__}.variant", expected=f"a free key; {holder.__name__} holds {name!r}", got=head.variant)
+    HEADS.setdefault(name, {})[head.variant] = head
+    return head
+
+
+def build_head(
+    name_or_spec: str | Mapping[str, Any],
+    embed_dim: int,
+    *,
+    head: str | None = None,
+    parts: Mapping[str, nn.Module] | None = None,
+    **settings: Any,
+) -> Head[Any, Any]:
+    """Build a registered head.
+
+    Args:
+        name_or_spec: the head's name, or what `Head.spec()` returned (name, variant and settings).
+        embed_dim: width d of the task embedding, the language model's hidden size.
+        head: the variant; the name's first one where None.
+        parts: modules that the class takes built, by keyword, e.g. a frozen image encoder.
+        settings: fields of the class's `Settings`; they win over those of a spec.
+
+    Raises:
+        UsageError: an unknown name, variant or setting; the message lists the valid ones.
+    """
+    spec = {"name": name_or_spec} if isinstance(name_or_spec, str) else dict(name_or_spec)
+    name, variant = str(spec.pop("name", "")), head or spec.pop("head", None)
+    spec.pop("head", None)
+    if name not in HEADS:
+        raise unknown_name("head", name, HEADS)
+    variant = variant or next(iter(HEADS[name]))
+    if variant not in HEADS[name]:
+        raise unknown_name(f"variant of the {name} head", variant, HEADS[name])
+    cls = HEADS[name][variant]
+    chosen = {**spec, **settings}
+    valid = [field.name for field in fields(cls.Settings)]
+    for key in chosen:
+        if key not in valid:
+            raise unknown_name(f"setting of the {name} head ({variant})", key, valid)
+    return cls(embed_dim, cls.Settings(**chosen), **(parts or {}))

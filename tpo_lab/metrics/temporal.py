@@ -1,0 +1,106 @@
+"""Metrics of moment retrieval: recall of the first answer and mean IoU. Windows are [start, end) in seconds, nothing is clipped.
+
+Not here: mAP and the highlight metrics of QVHighlights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpo_lab.errors import UsageError
+
+Floats = NDArray[np.float64]
+
+
+def window_iou(first_sec: ArrayLike, second_sec: ArrayLike) -> Floats:
+    """IoU [first, second] of windows [first, 2] and [second, 2] in seconds.
+
+    An inverted window (end < start) has length 0 and meets nothing, so its IoU is 0; so is that of an empty union or of NaN and inf.
+
+    Raises:
+        UsageError: an argument is not [n, 2].
+    """
+    first, second = _windows("first_sec", first_sec)[:, None], _windows("second_sec", second_sec)[None, :]
+    overlap = np.minimum(first[..., 1], second[..., 1]) - np.maximum(first[..., 0], second[..., 0])
+    intersection = np.clip(overlap, 0, None)
+    union = np.clip(first[..., 1] - first[..., 0], 0, None) + np.clip(second[..., 1] - second[..., 0], 0, None) - intersection
+    valid = (union > 0) & np.isfinite(first).all(-1) & np.isfinite(second).all(-1)
+    ious: Floats = np.divide(intersection, union, out=np.zeros(valid.shape), where=valid)
+    return ious
+
+
+def moment_ious(pred_windows: Sequence[ArrayLike | None], true_windows: Sequence[ArrayLike]) -> Floats:
+    """IoU [sample] of the first predicted window with the true window that it meets best; None or [] is IoU 0.
+
+    Args:
+        pred_windows: per sample the windows [rank, 2], best first; the order is taken as given.
+        true_windows: per sample the true windows [window, 2].
+
+    Raises:
+        UsageError: the lengths differ, there is no sample, or a sample has no true window or an inverted one.
+    """
+    if len(pred_windows) != len(true_windows) or not len(true_windows):
+        expected = f"one entry per target, at least one (targets: {len(true_windows)})"
+        raise UsageError("pred_windows", expected=expected, got=len(pred_windows))
+    true = [_true_windows(f"true_windows[{index}]", windows) for index, windows in enumerate(true_windows)]
+    ious = [window_iou(first, windows) for first, windows in zip(_first_windows(pred_windows), true, strict=True)]
+    return np.array([iou.max(initial=0.0) for iou in ious])
+
+
+def moment_scores(
+    pred_windows: Sequence[ArrayLike | None],
+    true_windows: Sequence[ArrayLike],
+    *,
+    thresholds: Sequence[float] = (0.3, 0.5, 0.7),
+    strict: bool = False,
+) -> dict[str, float]:
+    """Moment retrieval: `r1@t` per threshold, `miou`, `missing_rate`, `inverted_rate` (first window, NaN too; scored 0) and `count`.
+
+    Args:
+        pred_windows: as in `moment_ious`.
+        true_windows: as in `moment_ious`.
+        thresholds: the IoUs of a hit.
+        strict: False: a hit is IoU >= t (QVHighlights, Charades-STA, HiREST); True: IoU > t (NLQ), reported as `r1>t`.
+
+    Raises:
+        UsageError: as `moment_ious`.
+
+    Source: QVHighlights standalone evaluation (true window = highest IoU with the first prediction), fractions instead of percent.
+    """
+    ious = moment_ious(pred_windows, true_windows)
+    first = _first_windows(pred_windows)
+    recalls = {
+        f"r1{'>' if strict else '@'}{threshold:g}": float((ious > threshold if strict else ious >= threshold).mean())
+        for threshold in thresholds
+    }
+    return recalls | {
+        "miou": float(ious.mean()),
+        "missing_rate": sum(len(window) == 0 for window in first) / len(first),
+        "inverted_rate": sum(int((~(window[:, 1] >= window[:, 0])).sum()) for window in first) / len(first),
+        "count": float(len(ious)),
+    }
+
+
+def _first_windows(pred_windows: Sequence[ArrayLike | None]) -> list[Floats]:
+    """The first window [1, 2] of each sample, or [0, 2]."""
+    return [_windows(f"pred_windows[{i}]", () if windows is None else windows)[:1] for i, windows in enumerate(pred_windows)]
+
+
+def _windows(name: str, windows_sec: ArrayLike) -> Floats:
+    windows = np.asarray(windows_sec, dtype=np.float64)
+    if windows.size == 0:
+        return np.zeros((0, 2))
+    if windows.ndim != 2 or windows.shape[1] != 2:
+        raise UsageError(name, expected="windows [n, 2] of start and end", got=windows.shape)
+    return windows
+
+
+def _true_windows(name: str, windows_sec: ArrayLike) -> Floats:
+    # zero length is allowed: 341 of the 3874 windows of NLQ's validation set have it
+    windows = _windows(name, windows_sec)
+    if not len(windows) or not np.isfinite(windows).all() or (windows[:, 1] < windows[:, 0]).any():
+        raise UsageError(name, expected="one or more finite windows with start <= end", got=windows.tolist())
+    return windows

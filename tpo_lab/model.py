@@ -1,0 +1,210 @@
+"""The TPO model: a backbone, the token table, the prompt encoder and the heads, joined by the task embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tpo_lab.backbones.base import Backbone, VideoFeatures
+from tpo_lab.batch import Batch, Collator, HeadSlots, Row
+from tpo_lab.conversation import ConversationEncoder
+from tpo_lab.errors import TPOError, UsageError, unknown_name
+from tpo_lab.heads import Head, Visual
+from tpo_lab.heads.base import ClipInfo
+from tpo_lab.objective import LossReport, combine, word_losses
+from tpo_lab.prompts import BoxPromptEncoder
+from tpo_lab.stages import Lora
+from tpo_lab.tokens import TokenTable, add_tokens
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What one pass over a batch gives.
+
+    Attributes:
+        hidden: states after the final norm, [row, token, d].
+        logits: over the learned positions only, [target, vocabulary].
+        task_embeddings: e_i per head, [slot, d].
+        predictions, visuals: per head.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    task_embeddings: dict[str, Tensor]
+    predictions: dict[str, Any]
+    visuals: dict[str, Visual]
+
+
+@dataclass
+class Provenance:
+    """Where the weights came from; stored with every checkpoint."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class TPOModel(nn.Module):
+    """A multimodal language model with task tokens and task heads.
+
+    Args:
+        backbone: the adapter around the language model.
+        heads: built heads; their `embed_dim` is the backbone's hidden size.
+        task_std: initial scale of the task tokens (see `TokenTable`).
+    """
+
+    def __init__(self, backbone: Backbone, heads: Sequence[Head[Any, Any]] = (), *, task_std: float | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict()
+        for head in heads:
+            if head.embed_dim != backbone.hidden_size:
+                raise UsageError(f"{head.name} head: embed_dim", expected=f"{backbone.hidden_size}, the backbone's width", got=head.embed_dim)
+            if head.name in self.heads:
+                raise UsageError("heads", expected="one head per name", got=[h.name for h in heads])
+            self.heads[head.name] = head
+        ids = add_tokens(backbone.tokenizer, tuple(self.heads))
+        self.tokens = TokenTable(ids, backbone.embedding, backbone.output_rows, task_std=task_std)
+        self.prompts = nn.ModuleDict({"box": BoxPromptEncoder(backbone.hidden_size)})
+        self.encoder = ConversationEncoder(backbone.tokenizer, backbone.chat, ids)
+        self.collate = Collator(self.encoder, backbone.video_placeholder, int(backbone.tokenizer.pad_token_id or 0))
+        self.lora: Lora | None = None
+        self.trained_backbone_parts: set[str] = set()
+        self.provenance = Provenance()
+
+    def add_lora(self, settings: Lora) -> None:
+        """Put LoRA on the language model's linear layers; a second call with other settings is refused."""
+        from peft import LoraConfig, inject_adapter_in_model
+
+        if self.lora is not None:
+            if self.lora != settings:
+                raise UsageError("lora", expected=repr(self.lora), got=settings, hint="The model already carries LoRA; merge it first.")
+            return
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=self.backbone.lora_targets((*settings.targets, "lm_head") if settings.lm_head else settings.targets),
+        )
+        inject_adapter_in_model(config, self.backbone.model)
+        self.lora = settings
+
+    def named_parts(self) -> dict[str, nn.Parameter]:
+        """Every parameter under a name that does not depend on the backbone: vision, connector, llm.base, llm.lora, tokens, prompts, heads."""
+        named: dict[str, nn.Parameter] = {}
+        prefixes = self.backbone.parts()
+        for name, parameter in self.backbone.model.named_parameters():
+            part = next((part for part, starts in prefixes.items() if name.startswith(starts)), None)
+            if part is None:
+                raise TPOError(f"backbone {self.backbone.name}: expected every parameter to belong to one of {sorted(prefixes)}, got {name}.")
+            if part == "llm":
+                part = "llm.lora" if ".lora_" in name else "llm.base"
+            named[f"{part}.{name}"] = parameter
+        for prefix, module in (("tokens", self.tokens), ("prompts", self.prompts), ("heads", self.heads)):
+            named.update({f"{prefix}.{name}": parameter for name, parameter in module.named_parameters()})
+        return named
+
+    def encode_video(self, rows: Sequence[Row]) -> list[VideoFeatures]:
+        """Vision features of each row, clips with equally many frames encoded together."""
+        found: dict[int, VideoFeatures] = {}
+        by_length: dict[int, list[int]] = {}
+        for index, row in enumerate(rows):
+            by_length.setdefault(len(row.frames), []).append(index)
+        for indices in by_length.values():
+            features = self.backbone.video_features(torch.stack([rows[i].frames for i in indices]))
+            for place, index in enumerate(indices):
+                found[index] = VideoFeatures(features.tokens[place : place + 1], features.frames[place : place + 1])
+        return [found[index] for index in range(len(rows))]
+
+    def forward(self, batch: Batch, video: Sequence[VideoFeatures] | None = None) -> Forward:
+        """Run backbone and heads over a batch; `video` are features from `encode_video` or a cache of them."""
+        video = self.encode_video(batch.rows) if video is None else video
+        visual_tokens = torch.cat([features.tokens.flatten(0, 1) for features in video])
+        prompts = self.prompts["box"](batch.prompts_xyxy) if len(batch.prompts_xyxy) else None
+        with self.tokens.prompt_values(prompts):
+            embeds = self.backbone.embed(batch.ids, visual_tokens)
+        hidden, _ = self.backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions)
+        states = hidden[batch.predictor[:, 0], batch.predictor[:, 1]]
+        logits = self.tokens.extend_logits(self.backbone.logits(states), states)
+        embeddings: dict[str, Tensor] = {}
+        predictions: dict[str, Any] = {}
+        visuals: dict[str, Visual] = {}
+        for name, slots in batch.slots.items():
+            embeddings[name] = hidden[slots.row, slots.token]
+            visuals[name] = self._visual(self.heads[name], slots, batch, video, hidden)
+            predictions[name] = self.heads[name](embeddings[name], visuals[name])
+        return Forward(hidden, logits, embeddings, predictions, visuals)
+
+    def losses(self, batch: Batch, forward: Forward, weights: Mapping[str, float] | None = None) -> LossReport:
+        """The objective; `weights` are the stage's weights of "mlm", "assign" and each head."""
+        terms: dict[str, Mapping[str, Tensor]] = {}
+        head_weights: dict[str, Mapping[str, float]] = {}
+        for name, values in word_losses(forward.logits, batch.target, batch.is_route).items():
+            terms[name] = {name: values}
+        for name, target in self.targets(batch).items():
+            head = self.heads[name]
+            terms[name] = head.losses(forward.predictions[name], target)
+            head_weights[name] = head.weights()
+        return combine(terms, head_weights, weights or {})
+
+    def targets(self, batch: Batch) -> dict[str, Any]:
+        """Each head's target for the batch.
+
+        Raises:
+            UsageError: for a marker without an annotation.
+        """
+        found = {}
+        for name, slots in batch.slots.items():
+            head = self.heads[name]
+            for annotation in slots.annotations:
+                if annotation is None:
+                    raise UsageError(f"targets.{name}", expected=f"an annotation for the marker <{name}>", got=None)
+            items = [head.encode_target(annotation, clip) for annotation, clip in zip(slots.annotations, slots.clips, strict=True)]
+            found[name] = head.collate_targets(items, slots.slots_per_answer, self.backbone.device)
+        return found
+
+    def _visual(self, head: Any, slots: HeadSlots, batch: Batch, video: Sequence[VideoFeatures], hidden: Tensor) -> Visual:
+        rows = slots.row.tolist()
+        gathered: dict[str, Tensor] = {}
+        if "frames" in head.needs:
+            gathered["frames"] = _stack_padded([batch.rows[row].frames for row in rows]).to(hidden.device)
+        if "frame_features" in head.needs:
+            gathered["frame_features"] = _stack_padded([video[row].frames[0] for row in rows])
+        if "query" in head.needs:
+            spans = [
+                hidden[row, start:end] for row, (start, end) in zip(rows, slots.question.tolist(), strict=True)
+            ]
+            gathered["query_features"] = _stack_padded(spans)
+            gathered["query_valid"] = _stack_padded([torch.ones(len(span), dtype=torch.bool, device=hidden.device) for span in spans])
+        clips = [slots.clips[answer] for answer in slots.answer.tolist()]
+        return clip_visual(clips, slots.answer, hidden.device, **gathered)
+
+    def head(self, name: str) -> Head[Any, Any]:
+        """A head by name.
+
+        Raises:
+            UsageError: where the model has no such head.
+        """
+        if name not in self.heads:
+            raise unknown_name("head", name, self.heads.keys())
+        return self.heads[name]  # type: ignore[return-value]
+
+
+def clip_visual(clips: Sequence[ClipInfo], answer: Tensor, device: torch.device, **gathered: Tensor) -> Visual:
+    """The `Visual` of slots whose clips are given, one clip per slot."""
+    times = [torch.tensor(clip.times_sec, dtype=torch.float32) for clip in clips]
+    return Visual(
+        times_sec=_stack_padded(times).to(device),
+        frame_valid=_stack_padded([torch.ones(len(row), dtype=torch.bool) for row in times]).to(device),
+        duration_sec=torch.tensor([clip.duration_sec for clip in clips], dtype=torch.float32, device=device),
+        size_wh=torch.tensor([(clip.width, clip.height) for clip in clips], dtype=torch.float32, device=device),
+        answer=answer.to(device),
+        **gathered,
+    )
+
+
+def _stack_padded(rows: Iterable[Tensor]) -> Tensor:
+    """Stack tensors that differ in their first axis, padded with zeros."""
+    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)

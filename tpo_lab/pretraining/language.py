@@ -1,0 +1,139 @@
+"""Pretraining of the whole nano model on captions and questions of the synthetic world, by a curriculum over the number of things.
+
+Boxes, masks and windows are never targets here. Questions alone do not bind colour to shape within 180,000 questions; dense
+captions, and growing the number of things from one, do.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tpo_lab.backbones.nano import NanoBackbone
+from tpo_lab.batch import Batch
+from tpo_lab.datasets.world.samples import samples_of
+from tpo_lab.datasets.world.scene import sample_scene
+from tpo_lab.media import Frames
+from tpo_lab.model import TPOModel
+from tpo_lab.schedules import lr_factor
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the curriculum: clips with so many things, for so large a part of all steps."""
+
+    things: tuple[int, int]
+    share: float
+
+
+@dataclass(frozen=True)
+class LanguagePretraining:
+    """Settings of the pretraining on words.
+
+    Args:
+        steps: optimizer steps.
+        batch_size: clips per step; each carries a caption and `questions` - 1 questions, which share the video.
+        frozen_tower: part of the steps in which the vision tower stays as it is.
+        tower_rate: learning rate of the tower afterwards, relative to the rest.
+    """
+
+    steps: int = 3000
+    batch_size: int = 32
+    questions: int = 12
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup_ratio: float = 0.02
+    min_lr_ratio: float = 0.05
+    frozen_tower: float = 0.5
+    tower_rate: float = 0.3
+    level: str = "standard"
+    phases: tuple[Phase, ...] = (Phase((1, 1), 0.1), Phase((1, 2), 0.15), Phase((1, 3), 0.2), Phase((1, 5), 0.55))
+    seed: int = 0
+    checkpoint_every: int = 200
+
+    def things(self, step: int) -> tuple[int, int]:
+        """How many things the clips of a step have."""
+        reached = 0.0
+        for phase in self.phases:
+            reached += phase.share
+            if step < reached * self.steps:
+                return phase.things
+        return self.phases[-1].things
+
+
+class Stream(torch.utils.data.IterableDataset[Batch]):
+    """Batches number start, start + 1, ... drawn from (seed, step) alone, so that a resumed run goes on exactly."""
+
+    def __init__(self, model: TPOModel, settings: LanguagePretraining, start: int) -> None:
+        self.model, self.settings, self.start = model, settings, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = torch.utils.data.get_worker_info()
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        frames = Frames(self.model.backbone, keep=False)
+        for step in range(self.start + first, self.settings.steps, stride):
+            rows = []
+            for place in range(self.settings.batch_size):
+                index = step * self.settings.batch_size + place
+                scene = sample_scene(index, seed=self.settings.seed + 1, level=self.settings.level, things=self.settings.things(step))
+                rng = random.Random(f"{self.settings.seed}/{index}")
+                rows.append(frames.row(samples_of(scene, ("conversation",), rng=rng, questions=self.settings.questions)))
+            yield self.model.collate(rows)
+
+
+def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, out: Path, workers: int = 1) -> None:
+    """Train the backbone in place; writes config.json, metrics.jsonl and a resumable checkpoint under `out`."""
+    torch.manual_seed(settings.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    model = TPOModel(backbone)
+    named = model.named_parts()
+    tower = [parameter for name, parameter in named.items() if name.startswith("vision.")]
+    rest = {name: parameter for name, parameter in named.items() if name.startswith(("connector.", "llm."))}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for n, p in rest.items() if p.ndim > 1 and "embed" not in n], "weight_decay": settings.weight_decay, "scale": 1.0},
+        {"params": [p for n, p in rest.items() if p.ndim <= 1 or "embed" in n], "weight_decay": 0.0, "scale": 1.0},
+        {"params": tower, "weight_decay": 0.0, "scale": settings.tower_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+    checkpoint, start = out / "language.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        backbone.model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+    loader = torch.utils.data.DataLoader(Stream(model, settings, start), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+    began, recent = time.monotonic(), []
+    model.train()
+    for step, batch in enumerate(loader, start):
+        tower_trains = step >= settings.frozen_tower * settings.steps
+        for parameter in tower:
+            parameter.requires_grad_(tower_trains)
+        for group in optimizer.param_groups:
+            factor = lr_factor(step, settings.steps, settings.warmup_ratio, settings.min_lr_ratio)
+            group["lr"] = settings.learning_rate * factor * group["scale"]
+        report = model.losses(batch, model(batch))
+        optimizer.zero_grad()
+        report.total.backward()
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"] if p.grad is not None], 1.0)
+        optimizer.step()
+        recent.append(float(report.terms["mlm"].detach()))
+        if (step + 1) % 25 == 0:
+            entry = {"step": step + 1, "seconds": round(time.monotonic() - began, 1), "things": settings.things(step)[1], "mlm": sum(recent) / len(recent)}
+            recent = []
+            with (out / "metrics.jsonl").open("a") as log:
+                log.write(json.dumps(entry) + "\n")
+        if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
+            partial = checkpoint.with_suffix(".partial")
+            torch.save({"model": backbone.model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, partial)
+            partial.replace(checkpoint)
+    model.eval()
+    model.tokens.detach_hooks()

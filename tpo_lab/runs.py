@@ -1,0 +1,105 @@
+"""Run folders: what was asked, from which code, with which seeds, on which machine, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tpo_lab._version import __version__
+
+
+def commit() -> str | None:
+    """The git commit of the code that runs, with "+changes" where the checkout differs from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found + ("+changes" if changed.stdout.strip() else "")
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to judge whether a run can be repeated."""
+    import torch
+
+    return {
+        "tpo_lab": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "command": " ".join(sys.argv),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader finds the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+class RunFolder:
+    """A folder that can be reproduced.
+
+    Args:
+        path: created where it is missing.
+        config: written to config.json before anything else, with the environment; a resumed run keeps the first one.
+    """
+
+    def __init__(self, path: Path | str, config: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "config.json").exists():
+            write_json(self.path / "config.json", {**config, "environment": environment()})
+        self._metrics = self.path / "metrics.jsonl"
+
+    def log(self, **values: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every line of metrics.jsonl."""
+        return read_jsonl(self._metrics) if self._metrics.exists() else []
+
+    def keep_until(self, stage: str, step: int) -> None:
+        """Drop what a stage logged after `step`: a resumed run repeats it."""
+        kept = [line for line in self.metrics() if line.get("stage") != stage or line.get("step", 0) <= step]
+        self._metrics.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file; a last line that an interrupted run left unfinished is dropped."""
+    records = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number + 1 < len(lines):
+                raise
+    return records
+
+
+@contextmanager
+def stopwatch() -> Iterator[dict[str, float]]:
+    """Measures wall seconds of a block under the key "seconds"."""
+    found: dict[str, float] = {}
+    began = time.monotonic()
+    try:
+        yield found
+    finally:
+        found["seconds"] = time.monotonic() - began
