@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from tpo_lab.heads.base import ClipInfo
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel, clip_visual
 from tpo_lab.sample import BoxPrompt, Media, Sample, Turn
+from tpo_lab.tokens import route_token
 
 if TYPE_CHECKING:
     from tpo_lab.backbones.base import VideoFeatures
@@ -101,6 +103,8 @@ class _Writing:
     routes: list[str] = field(default_factory=list)
     embeddings: dict[str, list[Tensor]] = field(default_factory=dict)
     done: bool = False
+    truncated: bool = False
+    told: str = ""
 
 
 class Answerer:
@@ -119,8 +123,9 @@ class Answerer:
         if max_tokens < 1:
             raise UsageError("max_tokens", expected="at least 1", got=max_tokens)
         self.model, self.max_tokens = model, max_tokens
-        ids = model.tokens.ids
-        self._never_written = [*ids.slot.values(), ids.prompt]
+        written = {*model.tokens.ids.route.values(), model.encoder.end_id}
+        special = {*model.encoder.special_ids.values(), *model.tokens.ids.all}
+        self._never_written = sorted(special - written)
 
     @torch.no_grad()
     def answer(
@@ -130,7 +135,7 @@ class Answerer:
 
         Args:
             video: features of the rows, where they are known already.
-            on_text: called with the row's index and each piece of text as it is written.
+            on_text: called with the row's index and each piece of text as it is written; the pieces join to `Answer.text`.
 
         Raises:
             UsageError: for a row with several conversations, or one that ends with an answer.
@@ -145,11 +150,11 @@ class Answerer:
         hidden, reading = self._prefill(batch, video)
         writings = [_Writing() for _ in rows]
         last = (batch.segment >= 0).sum(1) - 1
-        state = hidden[torch.arange(len(rows)), last]
-        while any(not writing.done for writing in writings):
+        state = hidden[torch.arange(len(rows), device=hidden.device), last]
+        while True:
             tokens = self._next(state, writings)
             if on_text is not None:
-                self._tell(tokens, writings, on_text)
+                self._tell(writings, on_text)
             if all(writing.done for writing in writings):
                 break
             state = self._read_on(reading, tokens, writings)
@@ -176,7 +181,9 @@ class Answerer:
         end = self.model.encoder.end_id
         tokens: list[int] = logits.argmax(-1).tolist()
         for index, writing in enumerate(writings):
-            if writing.done or tokens[index] == end:
+            full = len(writing.words) >= self.max_tokens
+            if writing.done or full or tokens[index] == end:
+                writing.truncated = writing.truncated or (not writing.done and tokens[index] != end)
                 writing.done, tokens[index] = True, end
                 continue
             writing.words.append(tokens[index])
@@ -193,8 +200,6 @@ class Answerer:
             for index, head in routed.items():
                 writings[index].routes.append(head)
                 writings[index].embeddings.setdefault(head, []).append(side[index])
-        for writing in writings:
-            writing.done = writing.done or len(writing.words) >= self.max_tokens
         return state
 
     def _feed(self, reading: _Reading, tokens: list[int]) -> Tensor:
@@ -207,11 +212,15 @@ class Answerer:
         reading.position = reading.position + 1
         return hidden[:, -1]
 
-    def _tell(self, tokens: list[int], writings: list[_Writing], on_text: Callable[[int, str], None]) -> None:
-        routes = self.model.tokens.ids.head_of_route
-        for index, token in enumerate(tokens):
-            if not writings[index].done:
-                on_text(index, f"<{routes[token]}>" if token in routes else self.model.backbone.tokenizer.decode([token]))
+    def _tell(self, writings: list[_Writing], on_text: Callable[[int, str], None]) -> None:
+        for index, writing in enumerate(writings):
+            text = self._text(writing.words)
+            if not writing.done:
+                # a character whose bytes are not all there yet
+                text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+            if text != writing.told and text.startswith(writing.told):
+                on_text(index, text[len(writing.told) :])
+                writing.told = text
 
     def _queries(self, rows: Sequence[Row], hidden: Tensor) -> list[Tensor]:
         """States of the words of each last question, for heads that look at them."""
@@ -226,8 +235,7 @@ class Answerer:
     def _finish(self, writing: _Writing, row: Row, video: VideoFeatures, query: Tensor) -> Answer:
         embeddings = {head: torch.stack(states) for head, states in writing.embeddings.items()}
         structured = {head: self.read(head, states, row, video, query) for head, states in embeddings.items()}
-        truncated = len(writing.words) >= self.max_tokens
-        return Answer(self._text(writing.words), tuple(writing.routes), structured, embeddings, truncated)
+        return Answer(self._text(writing.words), tuple(writing.routes), structured, embeddings, writing.truncated)
 
     def read(self, head_name: str, embeddings: Tensor, row: Row, video: VideoFeatures, query: Tensor) -> dict[str, Any]:
         """Let a head read the task embeddings [slot, d] of one answer about one clip."""
@@ -245,17 +253,11 @@ class Answerer:
         return head.decode(head.predict(embeddings, visual), [row.clip], answer)[0]
 
     def _text(self, words: list[int]) -> str:
-        pieces: list[str] = []
-        plain: list[int] = []
-        for token in words:
-            head = self.model.tokens.ids.head_of_route.get(token)
-            if head is None:
-                plain.append(token)
-                continue
-            pieces += [self.model.backbone.tokenizer.decode(plain).strip(), f"<{head}>"]
-            plain = []
-        pieces.append(self.model.backbone.tokenizer.decode(plain).strip())
-        return " ".join(piece for piece in pieces if piece)
+        """The words with `<head>` for routes, as samples write them: put into a history, they become the same tokens again."""
+        text = self.model.backbone.tokenizer.decode(words, clean_up_tokenization_spaces=False)
+        for head in self.model.tokens.ids.route:
+            text = re.sub(rf"\s*{re.escape(route_token(head))}", f" <{head}>", text)
+        return str(text.strip())
 
 
 def ask(
@@ -279,21 +281,25 @@ def ask(
         history: earlier (question, answer) pairs; answers as `Answer.text`.
 
     Raises:
-        UsageError: for a file that cannot be read or a box outside the frame.
+        UsageError: for a file that cannot be read, an empty question or answer, or a box outside the frame.
     """
     text = question
+    for said in (question, *(said for pair in history for said in pair)):
+        if not said.strip():
+            raise UsageError("question", expected="some text in every turn", got=said)
     for index in range(len(boxes)):
         if f"<prompt:{index}>" not in text:
             text = f"{text} <prompt:{index}>"
-    turns = [Turn(role=role, text=said) for pair in history for role, said in zip(("user", "assistant"), pair, strict=True)]
-    prompts = tuple(BoxPrompt(xyxy=tuple(float(edge) for edge in box)) for box in boxes)  # type: ignore[arg-type]
-    media = Media(path=str(Path(video).absolute()), start_sec=start_sec, end_sec=end_sec)
+    turns = [turn for asked, said in history for turn in (Turn(role="user", text=asked), Turn(role="assistant", text=said))]
+    # not validated: the frame's size is not known yet, and earlier answers name heads without a target
+    prompts = tuple(BoxPrompt.model_construct(xyxy=tuple(float(edge) for edge in box)) for box in boxes)
+    media = Media.model_construct(path=_absolute(video), start_sec=start_sec, end_sec=end_sec)
     sample = Sample.model_construct(
-        id="question", source="", split="", media=media, conversation=(*turns, Turn(role="user", text=text)), prompts=prompts, meta={}
+        id="question", media=media, conversation=(*turns, Turn(role="user", text=text)), prompts=prompts
     )
     row = Frames(model.backbone, keep=False, on_corrupt=on_corrupt).row([sample])
     for box in boxes:
-        if not (0 <= box[0] < box[2] <= row.clip.width and 0 <= box[1] < box[3] <= row.clip.height):
+        if len(box) != 4 or not (0 <= box[0] < box[2] <= row.clip.width and 0 <= box[1] < box[3] <= row.clip.height):
             size = f"{row.clip.width} x {row.clip.height}"
             raise UsageError("box", expected=f"x0 < x1 and y0 < y1 inside the frame of {size} pixels", got=list(box))
     was_training = model.training
@@ -306,23 +312,39 @@ def ask(
 
 
 def stream(model: TPOModel, video: str | Path, question: str, **options: Any) -> Iterator[str | Answer]:
-    """Like `ask`, piece by piece: yields strings as they are written and the `Answer` last."""
+    """Like `ask`, piece by piece: yields strings as they are written and the `Answer` last; closing it stops the model."""
     import queue
     import threading
 
     pieces: queue.Queue[str | Answer | BaseException] = queue.Queue()
+    closed = threading.Event()
+
+    def tell(piece: str) -> None:
+        if closed.is_set():
+            raise GeneratorExit
+        pieces.put(piece)
 
     def write() -> None:
         try:
-            pieces.put(ask(model, video, question, on_text=pieces.put, **options)[0])
+            pieces.put(ask(model, video, question, on_text=tell, **options)[0])
         except BaseException as error:
             pieces.put(error)
 
-    threading.Thread(target=write, daemon=True).start()
-    while True:
-        piece = pieces.get()
-        if isinstance(piece, BaseException):
-            raise piece
-        yield piece
-        if isinstance(piece, Answer):
-            return
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        while True:
+            piece = pieces.get()
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+            if isinstance(piece, Answer):
+                return
+    finally:
+        closed.set()
+        writer.join()
+
+
+def _absolute(video: str | Path) -> str:
+    """A path that means the same from every folder; references with a scheme are kept."""
+    return str(video) if "://" in str(video) else str(Path(video).absolute())

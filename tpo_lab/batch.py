@@ -8,7 +8,7 @@ it, and nothing that comes after sees it, in training and in inference alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -99,15 +99,8 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device; frames stay where they are until the vision tower asks for them."""
         tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
-        slots = {
-            head: HeadSlots(
-                *(getattr(slot, name).to(device) for name in ("row", "token", "answer", "question")),
-                slot.clips,
-                slot.annotations,
-                slot.slots_per_answer,
-            )
-            for head, slot in self.slots.items()
-        }
+        places = ("row", "token", "answer", "question")
+        slots = {head: replace(slot, **{name: getattr(slot, name).to(device) for name in places}) for head, slot in self.slots.items()}
         return Batch(**tensors, slots=slots, rows=self.rows)
 
 
@@ -220,7 +213,7 @@ def _add_slots(slots: dict[str, _Slots], encoded: Encoded, sample: Sample, clip:
 
 def _annotation(sample: Sample, head: str) -> Any:
     """A head's annotation in plain JSON types."""
-    value = dict(sample.targets).get(head)
+    value: Any = dict(sample.targets).get(head)
     if isinstance(value, tuple):
         return [item.model_dump(mode="json") if hasattr(item, "model_dump") else item for item in value]
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from tpo_lab import knobs
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.heads import build_head
 from tpo_lab.model import TPOModel
@@ -20,66 +22,98 @@ from tpo_lab.stages import Lora
 
 SCHEMA = "tpo_lab.checkpoint/1"
 _CONFIG, _WEIGHTS = "tpo.json", "tpo.safetensors"
+_KEYS = ("backbone", "num_frames", "heads", "lora", "trained_backbone_parts", "history")
 
 
-def changed_parts(model: TPOModel) -> dict[str, torch.nn.Parameter]:
-    """Parameters that a checkpoint must hold: everything but backbone weights that no stage has trained."""
+def changed_parts(model: TPOModel) -> dict[str, Tensor]:
+    """What a checkpoint must hold: everything but backbone weights that no stage has trained; the heads' buffers as well."""
     trained = tuple(model.trained_backbone_parts)
-    return {
-        name: parameter
-        for name, parameter in model.named_parts().items()
-        if name.startswith(("tokens.", "prompts.", "heads.", "llm.lora.")) or (trained and name.startswith(trained))
-    }
+    always = ("tokens.", "prompts.", "heads.", "llm.lora.")
+    parts: dict[str, Tensor] = {n: p for n, p in model.named_parts().items() if n.startswith(always) or (trained and n.startswith(trained))}
+    for prefix, module in (("prompts", model.prompts), ("heads", model.heads)):
+        kept = module.state_dict(keep_vars=True)
+        parts.update({f"{prefix}.{name}": value for name, value in kept.items() if not isinstance(value, nn.Parameter)})
+    return parts
 
 
 def save(model: TPOModel, folder: Path | str, *, half: bool = False) -> Path:
     """Write a checkpoint folder: tpo.json and tpo.safetensors. The backbone is named, not copied, except for parts that were trained.
 
+    An interrupted write leaves an earlier checkpoint in `folder` as it was.
+
     Args:
         half: store weights in half precision (for shipping; training checkpoints keep fp32).
+
+    Raises:
+        UsageError: `folder` holds something else than a checkpoint.
     """
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
+    if folder.exists() and not (folder / _CONFIG).exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError("checkpoint", expected="a new folder, or one with a checkpoint to replace", got=str(folder))
+    partial, old = (folder.with_name(folder.name + suffix) for suffix in (".partial", ".old"))
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    parts = changed_parts(model)
-    tensors = {name: (p.detach().half() if half else p.detach()).cpu().contiguous() for name, p in parts.items()}
+    tensors = {name: _stored(value, half).cpu().contiguous() for name, value in changed_parts(model).items()}
     save_file(tensors, partial / _WEIGHTS, metadata={"format": "pt", "schema": SCHEMA})
     config = {
         "schema": SCHEMA,
         "backbone": model.backbone.name,
         "num_frames": model.backbone.num_frames,
-        "heads": [head.spec() for head in model.heads.values()],
+        "heads": [model.head(name).spec() for name in model.heads],
         "lora": None if model.lora is None else asdict(model.lora),
         "trained_backbone_parts": sorted(model.trained_backbone_parts),
         "history": model.provenance.history,
+        "half": half,
+        "fingerprints": {name: fingerprint(value) for name, value in _everything(model).items()},
         "environment": environment(),
     }
     write_json(partial / _CONFIG, config)
     if folder.exists():
-        shutil.rmtree(folder)
+        os.replace(folder, old)
     os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def fingerprint(tensor: Tensor) -> int:
+    """The sum of a tensor's raw bits as whole numbers: the same on every device and in every order of summation."""
+    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    raw = tensor.detach().contiguous()
+    return int(raw.view(widths[raw.element_size()]).sum(dtype=torch.int64)) if raw.numel() else 0
+
+
+def _everything(model: TPOModel) -> dict[str, Tensor]:
+    return {**model.named_parts(), **changed_parts(model)}
+
+
+def _stored(value: Tensor, half: bool) -> Tensor:
+    return value.detach().half() if half and value.is_floating_point() else value.detach()
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
     """The configuration of a checkpoint.
 
     Raises:
-        UsageError: where there is none, or one of another version.
+        UsageError: where there is none, a damaged one, or one of another version.
     """
     path = Path(folder) / _CONFIG
     if not path.exists():
         raise UsageError("checkpoint", expected=f"a folder with {_CONFIG}", got=str(folder), hint="`tpo-lab train` writes one.")
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"checkpoint {path}", expected="JSON", got=str(error), hint="The file is damaged.") from error
-    if config.get("schema") != SCHEMA:
-        raise UsageError(f"checkpoint {path}: schema", expected=SCHEMA, got=config.get("schema"))
+    found = config.get("schema") if isinstance(config, dict) else None
+    if found != SCHEMA:
+        raise UsageError(f"checkpoint {path}: schema", expected=SCHEMA, got=found)
+    for key in _KEYS:
+        if key not in config:
+            raise UsageError(f"checkpoint {path}: {key}", expected="an entry", got=None, hint="The file is damaged.")
     return config
 
 
@@ -90,25 +124,98 @@ def load(folder: Path | str) -> TPOModel:
         UsageError: for a folder without a checkpoint.
         TPOError: where weights and configuration do not fit.
     """
-    from safetensors.torch import load_file
-
     from tpo_lab.backbones import load_backbone
 
     config = read_config(folder)
     backbone = load_backbone(config["backbone"], num_frames=config["num_frames"])
     model = TPOModel(backbone, [build_head(spec, backbone.hidden_size) for spec in config["heads"]])
     if config["lora"] is not None:
-        model.add_lora(Lora(**{**config["lora"], "targets": tuple(config["lora"]["targets"])}))
+        model.add_lora(knobs.from_plain(Lora, config["lora"], "lora"))
     model.trained_backbone_parts = set(config["trained_backbone_parts"])
     model.provenance.history = list(config["history"])
-    path = Path(folder) / _WEIGHTS
-    if not path.exists():
-        raise UsageError("checkpoint", expected=f"a folder with {_WEIGHTS}", got=str(folder), hint="The checkpoint is incomplete.")
-    restore(model, load_file(path), label=str(path))
+    restore(model, _read_weights(folder), label=str(Path(folder) / _WEIGHTS))
     return model.eval()
 
 
-def restore(model: TPOModel, tensors: Mapping[str, torch.Tensor], *, label: str) -> None:
+def _read_weights(folder: Path | str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(folder) / _WEIGHTS
+    if not path.exists():
+        raise UsageError("checkpoint", expected=f"a folder with {_WEIGHTS}", got=str(folder), hint="The checkpoint is incomplete.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UsageError(f"checkpoint {path}", expected="a safetensors file", got=str(error), hint="The file is damaged.") from error
+
+
+def audit(folder: Path | str) -> dict[str, Any]:
+    """Check that a checkpoint lost nothing: load it, and compare every parameter with what was in memory when it was saved.
+
+    Returns:
+        "parts": by part ("vision", "connector", "llm.base", "llm.lora", "tokens", "prompts", "heads.<name>"), how many tensors it has,
+        how many of them "changed" against the base (what the base does not have counts), and how many are "saved";
+        "changed" and "saved": their totals; "half": whether they were stored in half precision; "reload_difference": the largest
+        difference between a stored tensor and the reloaded one; "equals_memory": whether the reloaded model has the bits that the saved one
+        had in memory (never with "half").
+
+    Raises:
+        UsageError: as `load`, or a checkpoint that was written without fingerprints.
+        TPOError: a tensor differs from the base but was not saved; or it was saved in full precision and reloads as something else.
+    """
+    config = read_config(folder)
+    if "fingerprints" not in config or "half" not in config:
+        raise UsageError(f"checkpoint {folder}: fingerprints", expected="an entry", got=None, hint="Save the checkpoint again to audit it.")
+    base, memory = _base_fingerprints(config), config["fingerprints"]
+    stored, reloaded = _read_weights(folder), _everything(load(folder))
+    if set(reloaded) != set(memory):
+        different = sorted(set(reloaded) ^ set(memory))
+        raise TPOError(f"checkpoint {folder}: expected the tensors that the saved model had, got {len(different)} others, {different[:3]}.")
+    changed = {name for name, value in memory.items() if base.get(_unwrapped(name)) != value}
+    lost = sorted(changed - set(stored))
+    if lost:
+        raise TPOError(f"checkpoint {folder}: {len(lost)} changed tensors were not saved: {', '.join(lost[:3])}.")
+    unequal = sorted(name for name, value in reloaded.items() if fingerprint(value) != memory[name])
+    if unequal and not config["half"]:
+        raise TPOError(f"checkpoint {folder}: {len(unequal)} tensors reload as something else: {', '.join(unequal[:3])}.")
+    parts: dict[str, dict[str, int]] = {}
+    for name in memory:
+        row = parts.setdefault(_part(name), {"tensors": 0, "changed": 0, "saved": 0})
+        for key, counts in (("tensors", True), ("changed", name in changed), ("saved", name in stored)):
+            row[key] += counts
+    return {
+        "parts": parts,
+        "changed": len(changed),
+        "saved": len(stored),
+        "half": config["half"],
+        "reload_difference": max((_difference(reloaded[name], value) for name, value in stored.items()), default=0.0),
+        "equals_memory": not unequal,
+    }
+
+
+def _base_fingerprints(config: Mapping[str, Any]) -> dict[str, int]:
+    from tpo_lab.backbones import load_backbone
+
+    parts = TPOModel(load_backbone(config["backbone"], num_frames=config["num_frames"])).named_parts()
+    return {name: fingerprint(value) for name, value in parts.items() if name.startswith(("vision.", "connector.", "llm.base."))}
+
+
+def _unwrapped(name: str) -> str:
+    """A weight's name before LoRA wrapped its layer."""
+    return name.replace(".base_layer.", ".")
+
+
+def _part(name: str) -> str:
+    pieces = name.split(".")
+    return ".".join(pieces[:2]) if pieces[0] in ("llm", "heads") else pieces[0]
+
+
+def _difference(here: Tensor, there: Tensor) -> float:
+    return float((here.detach().cpu().double() - there.double()).abs().max()) if here.numel() else 0.0
+
+
+def restore(model: TPOModel, tensors: Mapping[str, Tensor], *, label: str) -> None:
     """Put saved tensors back; every tensor must find its place, and every part that a checkpoint holds its tensor."""
     parts = changed_parts(model)
     if set(parts) != set(tensors):

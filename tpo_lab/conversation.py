@@ -61,6 +61,10 @@ class ConversationEncoder:
 
     In user text `<prompt:i>` becomes one prompt token; in assistant text `<head>` becomes the head's route token (learned,
     the L_assign of Eq. 1) followed by its slot (never learned as a word: label masking is explicit in `Kind.SLOT`).
+
+    Attributes:
+        end_id: the token that ends an answer.
+        special_ids: ids that are no words, by their text; none of them may stand in what a person or a model says.
     """
 
     def __init__(self, tokenizer: Any, chat: ChatFormat, ids: TokenIds) -> None:
@@ -69,6 +73,7 @@ class ConversationEncoder:
         if len(end) != 1:
             raise UsageError("chat.end", expected="a single token", got=chat.end)
         self.end_id = end[0]
+        self.special_ids = {token.content: int(index) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
@@ -81,7 +86,7 @@ class ConversationEncoder:
         """Encode (role, text) turns, starting with the user; a conversation that ends with the user is left open for an answer.
 
         Raises:
-            UsageError: for a marker that is no head of this model.
+            UsageError: for a marker that is no head of this model, or a special token of the tokenizer in the text.
         """
         encoded = Encoded()
         for index, (role, text) in enumerate(turns):
@@ -95,6 +100,7 @@ class ConversationEncoder:
         return encoded
 
     def _user(self, encoded: Encoded, text: str, *, first: bool) -> None:
+        self._refuse_special(text)
         lead = self.chat.before_question if first else self.chat.before_next_question
         pieces = _MENTION.split(lead + text)
         for place, piece in enumerate(pieces):
@@ -108,6 +114,7 @@ class ConversationEncoder:
         pieces = _MARKER.split(text)
         for place, piece in enumerate(pieces):
             if place % 2 == 0:
+                self._refuse_special(piece)
                 if piece.strip():
                     lead = self.chat.before_reply if place == 0 else ""
                     encoded.add(self._encode(lead + piece.rstrip()), Kind.TEXT)
@@ -119,3 +126,9 @@ class ConversationEncoder:
             encoded.slots.append(Slot(len(encoded.ids), piece, encoded.question))
             encoded.add([self.ids.slot[piece]], Kind.SLOT)
         encoded.add([self.end_id], Kind.TEXT)
+
+    def _refuse_special(self, text: str) -> None:
+        """A "<video>" in a question would be taken for a frame, an end token for the end."""
+        found = [token for token in self.special_ids if token in text]
+        if found:
+            raise UsageError("conversation", expected="text without special tokens of the tokenizer", got=found[0], hint="Take it out of the text.")

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tpo_lab.batch import Row
+from tpo_lab.datasets.world.scene import WORLD
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
-from tpo_lab.sample import Sample
+from tpo_lab.sample import Media, Sample
 
 if TYPE_CHECKING:
     from tpo_lab.backbones.base import Backbone
-
-WORLD = "world://"
-
-
-def sample_times(duration_sec: float, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Centres of `count` equal parts of a clip, in seconds."""
-    return (np.arange(count) + 0.5) * duration_sec / count  # type: ignore[no-any-return]
 
 
 def media_key(sample: Sample) -> str:
     """Names a sample's clip: samples with equal keys may share one row."""
     media = sample.media
-    path = media.path if media.path.startswith(WORLD) else str(sample.media_path)
+    path = str(sample.media_path) if media.is_file else media.path
     return f"{path}|{media.start_sec}|{media.end_sec}"
 
 
@@ -36,13 +32,15 @@ class Frames:
     """Loads and keeps the frames of clips, resized for one backbone.
 
     Args:
-        keep: whether to keep frames in memory (uint8, resized: 100 kB for eight frames of 64 pixels).
+        keep: whether to keep frames in memory (uint8, resized: 100 kB for eight frames of 64 pixels, 7 MB for 16 of 384).
+        limit_bytes: how much to keep; clips that come later are loaded each time.
         on_corrupt: what the video reader does with damaged files.
     """
 
-    def __init__(self, backbone: Backbone, *, keep: bool = True, on_corrupt: str = "raise") -> None:
+    def __init__(self, backbone: Backbone, *, keep: bool = True, limit_bytes: int = 2 << 30, on_corrupt: str = "raise") -> None:
         self.backbone, self.on_corrupt = backbone, on_corrupt
-        self._kept: dict[str, tuple[Tensor, ClipInfo]] | None = {} if keep else None
+        self._kept: dict[str, tuple[Tensor, ClipInfo]] = {}
+        self._free = limit_bytes if keep else 0
 
     def row(self, samples: Iterable[Sample]) -> Row:
         """One row of samples about the same clip.
@@ -55,17 +53,15 @@ class Frames:
         if len(keys) != 1:
             raise UsageError("samples", expected="samples about one clip", got=sorted(keys))
         key = keys.pop()
-        if self._kept is not None and key in self._kept:
-            frames, clip = self._kept[key]
-        else:
-            frames, clip = self._load(group[0])
-            if self._kept is not None:
-                self._kept[key] = (frames, clip)
+        frames, clip = self._kept.get(key) or self._load(group[0])
+        if key not in self._kept and frames.nbytes <= self._free:
+            self._free -= frames.nbytes
+            self._kept[key] = (frames, clip)
         return Row(frames, clip, group, f"{key}|{self.backbone.num_frames}|{self.backbone.image_size}")
 
     def _load(self, sample: Sample) -> tuple[Tensor, ClipInfo]:
         if sample.media.path.startswith(WORLD):
-            pixels, times, duration = _rendered(sample.media.path, self.backbone.num_frames)
+            pixels, times, duration = _rendered(sample.media, self.backbone.num_frames)
             height, width = pixels.shape[1:3]
         else:
             from tpo_lab.video import read_clip
@@ -84,19 +80,16 @@ class Frames:
         return self.backbone.resize(tensor), ClipInfo(width, height, duration, times)
 
 
-def _rendered(path: str, count: int) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], tuple[float, ...], float]:
+def _rendered(media: Media, count: int) -> tuple[NDArray[np.uint8], tuple[float, ...], float]:
+    """What `read_clip` would give for the same scene written as a file: pixels, seconds from the start of the clip, its duration."""
     from tpo_lab.datasets.world.render import render
-    from tpo_lab.datasets.world.scene import FRAME_COUNT, FRAME_RATE, sample_scene
+    from tpo_lab.datasets.world.scene import FRAME_COUNT, FRAME_RATE, scene_at
+    from tpo_lab.video.sampling import displayed_frames, segment_centres
 
-    parts = path.removeprefix(WORLD).split("/")
-    try:
-        split, level, seed, index, things = parts
-        low, high = (int(number) for number in things.split("-"))
-        numbers = int(seed), int(index)
-    except ValueError as error:
-        raise UsageError("media.path", expected="world://split/level/seed/index/lowest-highest", got=path) from error
-    scene = sample_scene(numbers[1], seed=numbers[0], split=split, level=level, things=(low, high))
-    duration = FRAME_COUNT / FRAME_RATE
-    times = sample_times(duration, count)
-    chosen = [min(int(time * FRAME_RATE), FRAME_COUNT - 1) for time in times]
-    return render(scene, chosen), tuple(float(time) for time in times), duration
+    scene = scene_at(media.path)
+    start, end = media.start_sec, min(media.end_sec or math.inf, FRAME_COUNT / FRAME_RATE)
+    if start >= end:
+        raise UsageError("media.start_sec", expected=f"a time before the end of {media.path} at {end:g} s", got=start)
+    times = np.arange(FRAME_COUNT) / FRAME_RATE
+    chosen = displayed_frames(times, segment_centres(start, end, count))
+    return render(scene, chosen.tolist()), tuple((times[chosen] - start).tolist()), end - start

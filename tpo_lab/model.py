@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from tpo_lab.objective import LossReport, combine, word_losses
 from tpo_lab.prompts import BoxPromptEncoder
 from tpo_lab.stages import Lora
 from tpo_lab.tokens import TokenTable, add_tokens
+
+if TYPE_CHECKING:
+    from tpo_lab.answer import Answer
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,15 @@ class TPOModel(nn.Module):
             return
         config = LoraConfig(
             r=settings.rank,
-            lora_alpha=settings.alpha,
+            lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number scales
             lora_dropout=settings.dropout,
             target_modules=self.backbone.lora_targets((*settings.targets, "lm_head") if settings.lm_head else settings.targets),
         )
         inject_adapter_in_model(config, self.backbone.model)
+        for name, parameter in self.named_parts().items():
+            # steps of 2e-5 vanish in the rounding of a bf16 language model
+            if name.startswith("llm.lora."):
+                parameter.data = parameter.data.float()
         self.lora = settings
 
     def named_parts(self) -> dict[str, nn.Parameter]:
@@ -138,29 +146,38 @@ class TPOModel(nn.Module):
         return Forward(hidden, logits, embeddings, predictions, visuals)
 
     def losses(self, batch: Batch, forward: Forward, weights: Mapping[str, float] | None = None) -> LossReport:
-        """The objective; `weights` are the stage's weights of "mlm", "assign" and each head."""
-        terms: dict[str, Mapping[str, Tensor]] = {}
+        """The objective.
+
+        Args:
+            weights: the stage's weights of "mlm", "assign" and each head. A head without one is not learnt, and needs no
+                annotation; without "assign" the routes are words like any others. Everything weighs 1 where None.
+        """
+        chosen = {name: 1.0 for name in ("mlm", "assign", *self.heads)} if weights is None else {"mlm": 0.0, **weights}
+        words = word_losses(forward.logits, batch.target, batch.is_route, separate="assign" in chosen)
+        terms: dict[str, Mapping[str, Tensor]] = {name: {name: values} for name, values in words.items()}
         head_weights: dict[str, Mapping[str, float]] = {}
-        for name, values in word_losses(forward.logits, batch.target, batch.is_route).items():
-            terms[name] = {name: values}
-        for name, target in self.targets(batch).items():
-            head = self.heads[name]
+        for name, target in self.targets(batch, tuple(chosen)).items():
+            head = self.head(name)
             terms[name] = head.losses(forward.predictions[name], target)
             head_weights[name] = head.weights()
-        return combine(terms, head_weights, weights or {})
+        return combine(terms, head_weights, chosen)
 
-    def targets(self, batch: Batch) -> dict[str, Any]:
-        """Each head's target for the batch.
+    def targets(self, batch: Batch, heads: Sequence[str] | None = None) -> dict[str, Any]:
+        """The targets of these heads for the batch; of all that the batch asks where None.
 
         Raises:
             UsageError: for a marker without an annotation.
         """
         found = {}
         for name, slots in batch.slots.items():
-            head = self.heads[name]
-            for annotation in slots.annotations:
+            if heads is not None and name not in heads:
+                continue
+            head = self.head(name)
+            for answer, annotation in enumerate(slots.annotations):
                 if annotation is None:
-                    raise UsageError(f"targets.{name}", expected=f"an annotation for the marker <{name}>", got=None)
+                    row = batch.rows[int(slots.row[slots.answer == answer][0])]
+                    asked = ", ".join(sample.id for sample in row.samples if name not in sample.targets.names)
+                    raise UsageError(f"sample {asked}: targets.{name}", expected=f"an annotation for the marker <{name}>", got=None)
             items = [head.encode_target(annotation, clip) for annotation, clip in zip(slots.annotations, slots.clips, strict=True)]
             found[name] = head.collate_targets(items, slots.slots_per_answer, self.backbone.device)
         return found
@@ -180,6 +197,12 @@ class TPOModel(nn.Module):
             gathered["query_valid"] = _stack_padded([torch.ones(len(span), dtype=torch.bool, device=hidden.device) for span in spans])
         clips = [slots.clips[answer] for answer in slots.answer.tolist()]
         return clip_visual(clips, slots.answer, hidden.device, **gathered)
+
+    def answer(self, video: str | Path, question: str, **options: Any) -> Answer:
+        """Answer a question about a video or image file; the options are those of `tpo_lab.answer.ask`."""
+        from tpo_lab.answer import ask
+
+        return ask(self, video, question, **options)[0]
 
     def head(self, name: str) -> Head[Any, Any]:
         """A head by name.

@@ -40,21 +40,22 @@ class LossReport:
         return {"loss": float(self.total.detach()), **{name: float(value.detach()) for name, value in self.terms.items()}}
 
 
-def word_losses(logits: Tensor, target: Tensor, is_route: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of the learned tokens, split in two.
+def word_losses(logits: Tensor, target: Tensor, is_route: Tensor, *, separate: bool = True) -> dict[str, Tensor]:
+    """Cross-entropy of the learned tokens.
 
     Args:
         logits: [target, vocabulary].
         target: token ids [target].
         is_route: which of them are route tokens [target].
+        separate: whether routes have a term of their own, or are words like any others.
 
     Returns:
-        "mlm" on words and "assign" on routes, unreduced, in fp32.
+        "mlm" on words and "assign" on routes, or "mlm" on both; unreduced, in fp32.
 
-    Source: TPO Eq. 1. Differs in: the released code has no separate L_assign; there a route is one more word of L_mlm.
+    Source: TPO Eq. 1; the released code has no L_assign of its own (`separate=False`).
     """
     values = F.cross_entropy(logits.float(), target, reduction="none")
-    return {"mlm": values[~is_route], "assign": values[is_route]}
+    return {"mlm": values[~is_route], "assign": values[is_route]} if separate else {"mlm": values}
 
 
 def combine(terms: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str, Mapping[str, float]], owner_weights: Mapping[str, float]) -> LossReport:

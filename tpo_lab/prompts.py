@@ -22,4 +22,4 @@ class BoxPromptEncoder(nn.Module):
 
     def forward(self, boxes_xyxy: Tensor) -> Tensor:
         """Boxes [prompt, 4], xyxy normalised by frame width and height, to embeddings [prompt, d]."""
-        return self.layers(boxes_xyxy.to(self.layers[0].weight.dtype))  # type: ignore[no-any-return]
+        return self.layers(boxes_xyxy.to(next(self.parameters()).dtype))  # type: ignore[no-any-return]

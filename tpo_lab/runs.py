@@ -14,17 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from tpo_lab._version import __version__
+from tpo_lab.errors import UsageError
+
+METRICS = "metrics.jsonl"
 
 
 def commit() -> str | None:
     """The git commit of the code that runs, with "+changes" where the checkout differs from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, check=True)
+        # an installed package may lie inside the checkout of another project
+        git("ls-files", "--error-unmatch", here.name)
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found + ("+changes" if changed.stdout.strip() else "")
 
 
 def environment() -> dict[str, Any]:
@@ -45,9 +52,13 @@ def environment() -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader finds the old file or the new one, never half of one."""
+    _replace_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _replace_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -64,7 +75,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "config.json").exists():
             write_json(self.path / "config.json", {**config, "environment": environment()})
-        self._metrics = self.path / "metrics.jsonl"
+        self._metrics = self.path / METRICS
 
     def log(self, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -78,19 +89,24 @@ class RunFolder:
     def keep_until(self, stage: str, step: int) -> None:
         """Drop what a stage logged after `step`: a resumed run repeats it."""
         kept = [line for line in self.metrics() if line.get("stage") != stage or line.get("step", 0) <= step]
-        self._metrics.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        _replace_text(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file; a last line that an interrupted run left unfinished is dropped."""
+    """The records of a JSONL file; a last line that an interrupted run left unfinished is dropped.
+
+    Raises:
+        UsageError: another line is no JSON.
+    """
     records = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines):
+    *lines, unfinished = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate([*lines, unfinished], 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number + 1 < len(lines):
-                raise
+            if line.strip():
+                records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number <= len(lines):
+                raise UsageError(f"{path}, line {number}", expected="JSON", got=line[:80], hint="The file is damaged.") from error
     return records
 
 

@@ -152,13 +152,14 @@ class Switches:
     Learning rates, batch sizes, epochs, warm-up, AdamW's eps and the weight 0.05 of the temporal loss differ as well: those are
     numbers of a stage. So the presets `paper`, `paper-text` and `official` hold them.
 
+    Whether the slot after a route is a label of the text loss (the paper is silent, the released forward pass does not exempt it) is no
+    switch: here a slot is a side branch that no later token sees and that the model never has to write, so it is never a word.
+
     Args:
         train_rows: which rows of the new tokens train wherever LoRA does. The released code leaves the input rows at the mean of the
             vocabulary for good and tells the output rows apart by lm_head's LoRA alone. Here the new rows live in their own table, which
             that LoRA does not reach: left at the mean ("none"), the route tokens have identical logits and no stage can teach the model to
             choose between them. "output" is the closest to the released code.
-        slot_supervision: whether the slot token after a route token is a label of the text loss. The paper is silent; the released
-            forward pass does not exempt it.
         assign_loss: Eq. 1's own cross-entropy over the route positions, or those positions as any others inside the text loss.
         region_loss: "paper" mean squared error; "official" 2 L1 + 0.2 (1 - GIoU).
         mask_loss: "paper" compares masks, through the frozen decoder; "official" imitates SAM2's embedding of the ground-truth box.
@@ -174,7 +175,6 @@ class Switches:
     """
 
     train_rows: Literal["both", "output", "none"] = "both"
-    slot_supervision: bool = False
     assign_loss: Literal["separate", "inside_mlm"] = "separate"
     region_loss: Literal["paper", "official"] = "paper"
     mask_loss: Literal["paper", "official"] = "paper"

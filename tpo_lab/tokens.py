@@ -87,14 +87,20 @@ class TokenTable(nn.Module):
         output_rows: the backbone's output weights [vocabulary, d].
         task_std: standard deviation of the initial task tokens; None takes that of the embedding rows.
 
+    Raises:
+        UsageError: the embedding already carries a table, whose hook would hide the new ids from this one.
+
     Source: TPO section 3.1; initialisation from the released code (task tokens N(0, 1), rows at the mean).
     Differs in: task tokens start at the scale of the other embeddings unless `task_std=1.0` asks for the released scale.
     """
 
     def __init__(self, ids: TokenIds, embedding: nn.Module, output_rows: Tensor, *, task_std: float | None = None) -> None:
         super().__init__()
+        if any(isinstance(getattr(hook, "__self__", None), TokenTable) for hook in embedding._forward_hooks.values()):
+            hint = "Load the backbone again, or call `detach_hooks()` on the table of the model that used it before."
+            raise UsageError("embedding", expected="a backbone without a token table", got="one that a model already uses", hint=hint)
         self.ids = ids
-        table: Tensor = embedding.weight.detach().float()  # type: ignore[operator,union-attr]
+        table: Tensor = embedding.weight.detach().float()  # type: ignore[operator]
         count, width = len(ids.all), table.shape[1]
         std = float(table.std()) if task_std is None else task_std
         self.task = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * std) for name in ids.slot})
@@ -106,7 +112,6 @@ class TokenTable(nn.Module):
         )
         self._row = {token: row for row, token in enumerate(ids.all)}
         self._slot_heads = {token: name for name, token in ids.slot.items()}
-        self._known_rows = int(table.shape[0])
         self._prompt_values: Tensor | None = None
         self._handles = (embedding.register_forward_pre_hook(self._hide_new_ids), embedding.register_forward_hook(self._put_new_rows))
         self._ids: Tensor | None = None
@@ -134,8 +139,7 @@ class TokenTable(nn.Module):
     def _put_new_rows(self, module: nn.Module, args: tuple[Any, ...], embedded: Tensor) -> Tensor:
         ids, self._ids = self._ids, None
         assert ids is not None
-        present = set(ids.unique().tolist()) & set(self.ids.all)
-        for token in sorted(present):
+        for token in sorted(set(ids.flatten().tolist()) & set(self.ids.all)):
             here = ids == token
             if token == self.ids.prompt and self._prompt_values is not None:
                 if int(here.sum()) != len(self._prompt_values):

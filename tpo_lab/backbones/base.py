@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tpo_lab.errors import UsageError
+
 
 @dataclass(frozen=True)
 class ChatFormat:
@@ -129,12 +131,18 @@ class Backbone(nn.Module, ABC):
         """Write weights, configuration and tokenizer to a folder that the loader reads."""
 
     def embed(self, ids: Tensor, video_tokens: Tensor | None) -> Tensor:
-        """Embed token ids [row, token]; visual tokens [all, d] replace the video placeholders in row-major order."""
+        """Embed token ids [row, token]; visual tokens [all, d] replace the video placeholders in row-major order.
+
+        Raises:
+            UsageError: there are not as many visual tokens as placeholders.
+        """
         embeds: Tensor = self.embedding(ids)
         if video_tokens is None:
             return embeds
-        places = (ids == self.video_token).unsqueeze(-1)
-        return embeds.masked_scatter(places, video_tokens.to(embeds.dtype))
+        places = ids == self.video_token
+        if int(places.sum()) != len(video_tokens):
+            raise UsageError("video_tokens", expected=f"{int(places.sum())}, one per video placeholder", got=len(video_tokens))
+        return embeds.masked_scatter(places.unsqueeze(-1), video_tokens.to(embeds.dtype))
 
     @property
     def device(self) -> torch.device:

@@ -29,6 +29,9 @@ class LlavaOnevisionBackbone(Backbone):
 
     Args:
         frame_numbers: write the number of each frame before its visual tokens, so that the language model can count time.
+
+    Raises:
+        UsageError: no frames, or an attention implementation that takes no mask of its own (only sdpa and eager do).
     """
 
     def __init__(
@@ -40,6 +43,12 @@ class LlavaOnevisionBackbone(Backbone):
         self.image_size = int(model.config.vision_config.image_size)
         if num_frames < 1:
             raise UsageError("num_frames", expected="at least 1", got=num_frames)
+        if self._attention not in ("sdpa", "eager"):
+            raise UsageError("attn_implementation", expected='"sdpa" or "eager"', got=self._attention)
+
+    @property
+    def _attention(self) -> str:
+        return str(self.model.model.language_model.config._attn_implementation)
 
     @property
     def hidden_size(self) -> int:
@@ -103,6 +112,9 @@ class LlavaOnevisionBackbone(Backbone):
         self, embeds: Tensor, *, mask: Tensor | None, positions: Tensor, cache: Any | None = None, use_cache: bool = False
     ) -> tuple[Tensor, Any | None]:
         """Run the language model; see `Backbone.language_model`."""
+        if mask is not None and self._attention == "eager":
+            # eager attention adds its mask to the scores, and True would add 1
+            mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, torch.finfo(embeds.dtype).min)
         output = self.model.model.language_model(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=use_cache
         )
@@ -126,9 +138,18 @@ class LlavaOnevisionBackbone(Backbone):
         return rf"(.*language_model.*\.({names}))|(lm_head)" if "lm_head" in layers else rf".*language_model.*\.({names})"
 
     def save(self, folder: Path) -> None:
-        """Write weights, configuration and tokenizer."""
+        """Write weights, configuration and tokenizer.
+
+        Raises:
+            UsageError: the model carries LoRA, whose names no loader would find.
+        """
+        self._refuse_lora()
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def _refuse_lora(self) -> None:
+        if any(".lora_" in name for name, _ in self.model.named_parameters()):
+            raise UsageError("backbone", expected="weights without LoRA", got="LoRA", hint="Save a checkpoint, or merge the adapters first.")
 
 
 def load_llava_onevision(path: str, *, num_frames: int = 16, dtype: torch.dtype | None = None) -> LlavaOnevisionBackbone:
@@ -137,12 +158,18 @@ def load_llava_onevision(path: str, *, num_frames: int = 16, dtype: torch.dtype 
     Raises:
         UsageError: where neither has such a checkpoint.
     """
-    from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
+    from transformers import AutoConfig, AutoTokenizer, LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
+    expected = "a LLaVA-OneVision folder or hub id"
     try:
+        config = AutoConfig.from_pretrained(path)
+        if not isinstance(config, LlavaOnevisionConfig):
+            raise UsageError("backbone", expected=expected, got=path, hint=f"That is a {config.model_type} model.")
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = LlavaOnevisionForConditionalGeneration.from_pretrained(path, dtype=dtype or "auto")
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise UsageError("backbone", expected="a LLaVA-OneVision folder or hub id", got=path, hint=first) from error
+        raise UsageError("backbone", expected=expected, got=path, hint=first) from error
     return LlavaOnevisionBackbone(model, tokenizer, name=path, num_frames=num_frames)

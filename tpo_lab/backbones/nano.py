@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,36 +14,50 @@ from torch import nn
 from tpo_lab.backbones.base import ChatFormat
 from tpo_lab.backbones.llava_onevision import LlavaOnevisionBackbone
 from tpo_lab.backbones.nano_tokenizer import build_nano_tokenizer
-from tpo_lab.errors import UsageError
+from tpo_lab.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
 IMAGE_SIZE = 64
 PATCH = 8
+VISION: Mapping[str, int] = MappingProxyType(
+    {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
+)
+LANGUAGE: Mapping[str, int] = MappingProxyType(
+    {"hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 5, "num_attention_heads": 5, "num_key_value_heads": 5}
+)
 
 
-def nano_config(vocabulary: int, *, video_token: int, image_token: int) -> LlavaOnevisionConfig:
-    """SigLIP tower (64 patches of 8 pixels), two-layer projector, Qwen2 language model."""
+def nano_config(
+    vocabulary: int,
+    *,
+    video_token: int,
+    image_token: int,
+    vision: Mapping[str, int] | None = None,
+    language: Mapping[str, int] | None = None,
+) -> LlavaOnevisionConfig:
+    """SigLIP tower (64 patches of 8 pixels), two-layer projector, Qwen2 language model.
+
+    Args:
+        vision: sizes that differ from `VISION`.
+        language: sizes that differ from `LANGUAGE`.
+
+    Raises:
+        UsageError: a size of another name.
+    """
     from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
 
     return LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=4,
-            num_attention_heads=4,
+            **_sizes("vision", VISION, vision),
             image_size=IMAGE_SIZE,
             patch_size=PATCH,
             vision_use_head=False,
         ),
         text_config=Qwen2Config(
             vocab_size=vocabulary,
-            hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=6,
-            num_attention_heads=6,
-            num_key_value_heads=6,
+            **_sizes("language", LANGUAGE, language),
             max_position_embeddings=2048,
             tie_word_embeddings=True,
             pad_token_id=0,
@@ -53,6 +69,13 @@ def nano_config(vocabulary: int, *, video_token: int, image_token: int) -> Llava
         image_grid_pinpoints=[[IMAGE_SIZE, IMAGE_SIZE]],
         tie_word_embeddings=True,
     )
+
+
+def _sizes(part: str, defaults: Mapping[str, int], given: Mapping[str, int] | None) -> dict[str, Any]:
+    for name in given or {}:
+        if name not in defaults:
+            raise unknown_name(f"{part} sizes of a nano model", name, defaults)
+    return {**defaults, **(given or {})}
 
 
 class ConvolutionalStem(nn.Module):
@@ -84,11 +107,18 @@ class ConvolutionalStem(nn.Module):
         return self.layers(pixel_values)  # type: ignore[no-any-return]
 
 
-def build_nano(vocabulary: int, *, video_token: int, image_token: int) -> LlavaOnevisionForConditionalGeneration:
-    """A randomly initialised nano model."""
+def build_nano(
+    vocabulary: int,
+    *,
+    video_token: int,
+    image_token: int,
+    vision: Mapping[str, int] | None = None,
+    language: Mapping[str, int] | None = None,
+) -> LlavaOnevisionForConditionalGeneration:
+    """A randomly initialised nano model; the arguments are those of `nano_config`."""
     from transformers import LlavaOnevisionForConditionalGeneration
 
-    config = nano_config(vocabulary, video_token=video_token, image_token=image_token)
+    config: Any = nano_config(vocabulary, video_token=video_token, image_token=image_token, vision=vision, language=language)
     model: Any = LlavaOnevisionForConditionalGeneration(config)
     embeddings = model.model.vision_tower.embeddings
     embeddings.patch_embedding = ConvolutionalStem(config.vision_config.hidden_size)
@@ -117,23 +147,36 @@ class NanoBackbone(LlavaOnevisionBackbone):
         super().__init__(model, tokenizer, name="nano", num_frames=num_frames, chat=NANO_CHAT)
 
     def save(self, folder: Path) -> None:
-        """Write weights in half precision (they are read back into fp32), configuration and tokenizer."""
+        """Write weights in half precision (they are read back into fp32), configuration and tokenizer.
+
+        Raises:
+            UsageError: the model carries LoRA, whose names the loader would not find.
+        """
         from safetensors.torch import save_file
 
+        self._refuse_lora()
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().half().contiguous() for name, tensor in self.model.state_dict().items() if name != "lm_head.weight"}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        config = {"num_frames": self.num_frames, "vocabulary": self.vocabulary}
+        parts = (("vision", self.model.config.vision_config, VISION), ("language", self.model.config.text_config, LANGUAGE))
+        sizes = {part: {name: getattr(config, name) for name in names} for part, config, names in parts}
+        config = {"num_frames": self.num_frames, "vocabulary": self.vocabulary, **sizes}
         (folder / "nano.json").write_text(json.dumps(config, indent=2) + "\n")
         self.tokenizer.save_pretrained(folder)
 
 
-def new_nano(tokenizer: Any | None = None) -> NanoBackbone:
-    """A nano backbone with random weights (seed torch first) and its tokenizer."""
+def new_nano(
+    tokenizer: Any | None = None, *, vision: Mapping[str, int] | None = None, language: Mapping[str, int] | None = None
+) -> NanoBackbone:
+    """A nano backbone with random weights (seed torch first) and its tokenizer; sizes as in `nano_config`."""
     tokenizer = tokenizer or build_nano_tokenizer()
-    video, image = (int(tokenizer.convert_tokens_to_ids(name)) for name in ("<video>", "<image>"))
     # a multiple of 64 rows, as larger models pad theirs
-    return NanoBackbone(build_nano(-(-len(tokenizer) // 64) * 64, video_token=video, image_token=image), tokenizer)
+    rows = -(-len(tokenizer) // 64) * 64
+    return NanoBackbone(build_nano(rows, **_placeholders(tokenizer), vision=vision, language=language), tokenizer)
+
+
+def _placeholders(tokenizer: Any) -> dict[str, int]:
+    return {f"{name}_token": int(tokenizer.convert_tokens_to_ids(f"<{name}>")) for name in ("video", "image")}
 
 
 def load_nano(folder: Path) -> NanoBackbone:
@@ -149,8 +192,9 @@ def load_nano(folder: Path) -> NanoBackbone:
         raise UsageError("backbone", expected="a folder with nano.json and model.safetensors", got=str(folder))
     config = json.loads((folder / "nano.json").read_text())
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    video, image = (int(tokenizer.convert_tokens_to_ids(name)) for name in ("<video>", "<image>"))
-    model = build_nano(config["vocabulary"], video_token=video, image_token=image)
+    model: Any = build_nano(
+        config["vocabulary"], **_placeholders(tokenizer), vision=config.get("vision"), language=config.get("language")
+    )
     state = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     if set(missing) - {"lm_head.weight"} or unexpected:

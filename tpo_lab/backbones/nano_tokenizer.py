@@ -47,4 +47,5 @@ def build_nano_tokenizer(*, vocabulary: int = 1024, scenes: int = 1500, seed: in
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus(scenes, seed), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+    made: Any = PreTrainedTokenizerFast
+    return made(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")

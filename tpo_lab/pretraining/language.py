@@ -45,19 +45,19 @@ class LanguagePretraining:
         tower_rate: learning rate of the tower afterwards, relative to the rest.
     """
 
-    steps: int = 3000
-    batch_size: int = 32
+    steps: int = 2400
+    batch_size: int = 16
     questions: int = 12
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1.2e-3
     weight_decay: float = 0.05
     warmup_ratio: float = 0.02
     min_lr_ratio: float = 0.05
-    frozen_tower: float = 0.5
+    frozen_tower: float = 1.0
     tower_rate: float = 0.3
     level: str = "standard"
-    phases: tuple[Phase, ...] = (Phase((1, 1), 0.1), Phase((1, 2), 0.15), Phase((1, 3), 0.2), Phase((1, 5), 0.55))
+    phases: tuple[Phase, ...] = (Phase((1, 1), 0.06), Phase((1, 2), 0.12), Phase((1, 3), 0.2), Phase((1, 5), 0.62))
     seed: int = 0
-    checkpoint_every: int = 200
+    checkpoint_every: int = 100
 
     def things(self, step: int) -> tuple[int, int]:
         """How many things the clips of a step have."""

@@ -25,7 +25,6 @@ def official() -> Recipe:
         lora=Lora(dropout=0.1, lm_head=True),
         switches=Switches(
             train_rows="output",
-            slot_supervision=True,
             assign_loss="inside_mlm",
             region_loss="official",
             mask_loss="official",

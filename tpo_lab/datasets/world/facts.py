@@ -17,8 +17,8 @@ Window = tuple[int, int]
 ASKED_FRAME = FRAME_COUNT - 1
 """Questions about "where" mean the end of the clip: the last frame."""
 SALIENCY_STEP_FRAMES = 2
-_HIDDEN_BELOW = 0.15
-_SEEN_FROM = 0.5
+_HIDDEN_BELOW, _WATCHED_FROM, _SEEN_FROM = 0.15, 0.35, 0.5
+_SHORTEST_EVENT = 3
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Facts:
         return GRID_WORDS[row][column]
 
     @cached_property
-    def events(self) -> tuple[Event, ...]:
-        """Everything that happens, ordered by start."""
+    def happenings(self) -> tuple[Event, ...]:
+        """Everything that happens, ordered by start; also what is too far out of sight to be asked about."""
         found: list[Event] = []
         for index, thing in enumerate(self.scene.things):
             if thing.blinks:
@@ -110,22 +110,31 @@ class Facts:
             if thing.stop is not None:
                 found.append(Event(index, "stops", (thing.stop,)))
             if thing.partner is not None:
-                windows = self._contact(index, thing.partner)
+                windows = self.contact(index, thing.partner)
                 if windows:
                     found.append(Event(index, "meets", windows, partner=thing.partner))
-            hidden = [w for w in _runs(self.visibility[index] < _HIDDEN_BELOW) if w[1] - w[0] >= 3]
+            hidden = [w for w in _runs(self.visibility[index] < _HIDDEN_BELOW) if w[1] - w[0] >= _SHORTEST_EVENT]
             if thing.motion not in ("enter", "leave") and hidden and self.visibility[index].max() > _SEEN_FROM:
                 found.append(Event(index, "is hidden", tuple(hidden)))
-        watched = [event for event in found if event.kind == "is hidden" or self._can_be_watched(event)]
-        return tuple(sorted(watched, key=lambda event: (event.start, event.thing)))
+        return tuple(sorted(found, key=lambda event: (event.start, event.thing)))
+
+    @cached_property
+    def events(self) -> tuple[Event, ...]:
+        """What happens in plain sight, ordered by start: all that is ever asked about."""
+        return tuple(event for event in self.happenings if event.kind == "is hidden" or self._can_be_watched(event))
 
     def _can_be_watched(self, event: Event) -> bool:
-        return all(self.visibility[event.thing, start:end].min() >= 0.35 for start, end in event.windows)
+        return all(self.visibility[event.thing, start:end].min() >= _WATCHED_FROM for start, end in event.windows)
 
-    def _contact(self, one: int, other: int) -> tuple[Window, ...]:
+    def contact(self, one: int, other: int) -> tuple[Window, ...]:
+        """Spells of three or more frames in which two things touch, or almost."""
         first, second = self.scene.things[one], self.scene.things[other]
         distance = np.abs(first.path_xy - second.path_xy).max(1)
-        return tuple(w for w in _runs(distance < 1.12 * (first.radius + second.radius)) if w[1] - w[0] >= 3)
+        return tuple(w for w in _runs(distance < 1.12 * (first.radius + second.radius)) if w[1] - w[0] >= _SHORTEST_EVENT)
+
+    def is_ever_covered(self, thing: int) -> bool:
+        """Whether less than half of it can be seen in some frame, for whatever reason."""
+        return bool(self.visibility[thing].min() < _SEEN_FROM)
 
     def when(self, event: Event) -> str:
         """Early, midway or late: the third of the clip in which the middle of its first window lies."""
@@ -142,7 +151,7 @@ class Facts:
         for start, end in event.windows:
             inside[start:end] = 1.0
         shares = inside.reshape(-1, SALIENCY_STEP_FRAMES).mean(1)
-        return [int(round(4 * share)) for share in shares]
+        return [round(4 * share) for share in shares]
 
 
 def _runs(flags: NDArray[np.bool_]) -> list[Window]:

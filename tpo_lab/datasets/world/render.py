@@ -30,6 +30,7 @@ def _coverage(thing: Thing, dx: Array, dy: Array) -> Array:
     """Share of each pixel that the thing covers, ignoring everything in front of it; float32 [frame, y, x] in [0, 1]."""
     r = np.float32(thing.radius)
     half = np.float32(0.5)
+    cover: Array
     if thing.shape in ("ball", "ring"):
         square_distance = dx * dx + dy * dy
         cover = np.clip((r * r - square_distance) / (2 * r) + half, 0, 1)
@@ -40,15 +41,17 @@ def _coverage(thing: Thing, dx: Array, dy: Array) -> Array:
     box_x, box_y = np.clip(r - np.abs(dx) + half, 0, 1), np.clip(r - np.abs(dy) + half, 0, 1)
     if thing.shape == "square":
         edge = r * np.float32(0.9)
-        return np.clip(edge - np.abs(dx) + half, 0, 1) * np.clip(edge - np.abs(dy) + half, 0, 1)
-    if thing.shape == "cross":
+        cover = np.clip(edge - np.abs(dx) + half, 0, 1) * np.clip(edge - np.abs(dy) + half, 0, 1)
+    elif thing.shape == "cross":
         arm = r * np.float32(0.36)
         arm_x, arm_y = np.clip(arm - np.abs(dx) + half, 0, 1), np.clip(arm - np.abs(dy) + half, 0, 1)
-        return np.maximum(arm_x * box_y, box_x * arm_y)
-    if thing.shape == "triangle":
-        return np.clip(((dy + r) * half - np.abs(dx)) * np.float32(0.9) + half, 0, 1) * box_y
-    narrow = np.float32(0.62)  # a cup: upright trapezoid, wider at its rim below
-    return np.clip(r * (narrow + (1 - narrow) * (dy + r) / (2 * r)) - np.abs(dx) + half, 0, 1) * box_y
+        cover = np.maximum(arm_x * box_y, box_x * arm_y)
+    elif thing.shape == "triangle":
+        cover = np.clip(((dy + r) * half - np.abs(dx)) * np.float32(0.9) + half, 0, 1) * box_y
+    else:
+        narrow = np.float32(0.62)  # a cup: upright trapezoid, wider at its rim below
+        cover = np.clip(r * (narrow + (1 - narrow) * (dy + r) / (2 * r)) - np.abs(dx) + half, 0, 1) * box_y
+    return cover
 
 
 def _shade(thing: Thing, dx: Array, dy: Array) -> Array | np.float32:
@@ -116,7 +119,7 @@ def render(scene: Scene, frames: Sequence[int] | None = None) -> NDArray[np.uint
             plane = picture[channel, :, rows, columns]
             plane += cover * (colour[:, channel, None, None] * shade - plane)
     if scene.panel_x is not None:
-        left, right = (int(round(edge)) for edge in scene.panel_x)
+        left, right = (round(edge) for edge in scene.panel_x)
         picture[:, :, :, left:right] = np.array(_PANEL_COLOUR, np.float32)[:, None, None, None]
     light = scene.light[chosen]
     if (light != 1.0).any():
@@ -136,7 +139,7 @@ def _lid(frames: Sequence[int]) -> Array:
 def _draw_candy(picture: Array, cup: Thing, frames: Sequence[int]) -> None:
     for row, frame in enumerate(frames):
         if frame < 4:
-            x, y = (int(round(float(value))) for value in cup.path_xy[frame])
+            x, y = (round(float(value)) for value in cup.path_xy[frame])
             picture[:, row, y - 3 : y + 3, x - 3 : x + 3] = np.array(_CANDY_COLOUR, np.float32)[:, None, None]
 
 
@@ -154,7 +157,7 @@ def masks(scene: Scene, frames: Sequence[int] | None = None) -> tuple[Mask, Mask
     visible = amodal.copy()
     hidden = np.zeros(amodal.shape[1:], bool)
     if scene.panel_x is not None:
-        left, right = (int(round(edge)) for edge in scene.panel_x)
+        left, right = (round(edge) for edge in scene.panel_x)
         hidden[:, :, left:right] = True
     for index in range(len(scene.things) - 1, -1, -1):
         visible[index] &= ~hidden

@@ -8,9 +8,11 @@ from typing import Any
 
 from tpo_lab.datasets import templates
 from tpo_lab.datasets.world import language
+from tpo_lab.datasets.world.expressions import refer, refer_to_several
 from tpo_lab.datasets.world.facts import ASKED_FRAME, SALIENCY_STEP_FRAMES, Facts
 from tpo_lab.datasets.world.scene import FRAME_COUNT, FRAME_RATE, Scene
-from tpo_lab.errors import unknown_name
+from tpo_lab.datasets.world.words import HELD_OUT_EVENTS, HELD_OUT_LOOKS
+from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.sample import Sample
 
 DURATION_SEC = FRAME_COUNT / FRAME_RATE
@@ -18,26 +20,25 @@ TASKS: tuple[str, ...] = ("conversation", "region", "temporal")
 NOT_THERE, NOT_HAPPENING = "It is not there.", "It does not happen."
 
 
-def media_path(scene: Scene) -> str:
-    """A reference that is rendered on demand instead of read from a file (see `tpo_lab.media`)."""
-    lowest, highest = scene.drawn_from
-    return f"world://{scene.split}/{scene.level}/{scene.seed}/{scene.index}/{lowest}-{highest}"
-
-
 def samples_of(
     scene: Scene, tasks: Sequence[str] = TASKS, *, rng: random.Random | None = None, questions: int = 4, media: str | None = None
 ) -> list[Sample]:
     """Samples about one scene, several per task.
 
+    Each sample's `meta` holds its `task` and `kind`, the `scene` it asks about as a "world://" reference, and the `things` (indices
+    into the scene's) that its targets show.
+
     Args:
         tasks: which of `TASKS`.
         rng: chooses wording and questions; seeded by the scene's name where None.
-        questions: at most so many samples per task.
+        questions: at most so many samples per task, at least 1.
         media: the media path to write; where None a reference that is rendered on demand.
 
     Raises:
-        UsageError: for an unknown task.
+        UsageError: for an unknown task, or fewer than one question.
     """
+    if questions < 1:
+        raise UsageError("questions", expected="at least 1", got=questions)
     rng = rng or random.Random(scene.name)
     facts = Facts(scene)
     made: list[dict[str, Any]] = []
@@ -46,23 +47,23 @@ def samples_of(
         if task not in makers:
             raise unknown_name("tasks", task, TASKS)
         made += makers[task](facts, rng, questions)
-    path = media or media_path(scene)
     return [
         Sample.model_validate(
             {
                 "id": f"{scene.name}-{number}",
                 "source": "world",
                 "split": scene.split,
-                "media": {"path": path, "start_sec": 0.0, "end_sec": DURATION_SEC},
+                "media": {"path": media or scene.reference, "start_sec": 0.0, "end_sec": DURATION_SEC},
                 **record,
+                "meta": {**record["meta"], "scene": scene.reference},
             }
         )
         for number, record in enumerate(made)
     ]
 
 
-def _record(question: str, answer: str, kind: str, task: str, **more: Any) -> dict[str, Any]:
-    meta = {"kind": kind, "task": task, **more.pop("meta", {})}
+def _record(question: str, answer: str, kind: str, task: str, *, things: Sequence[int] = (), **more: Any) -> dict[str, Any]:
+    meta = {"kind": kind, "task": task, **({"things": list(things)} if things else {})}
     return {"conversation": [{"role": "user", "text": question}, {"role": "assistant", "text": answer}], "meta": meta, **more}
 
 
@@ -71,7 +72,7 @@ def _conversation(facts: Facts, rng: random.Random, count: int) -> list[dict[str
     asked = language.questions(facts, rng)
     for question in _balanced(asked, count - 1, rng):
         made.append(_record(question.text, question.answer, question.kind, "conversation"))
-    return made[: max(count, 1)]
+    return made
 
 
 def _balanced(asked: list[language.Question], count: int, rng: random.Random) -> list[language.Question]:
@@ -97,8 +98,6 @@ def _box(facts: Facts, thing: int, frame: int) -> dict[str, Any]:
 
 def _targets_of_split(facts: Facts) -> list[int]:
     """Things that may be asked for; in the composition split those whose look was never trained on."""
-    from tpo_lab.datasets.world.words import HELD_OUT_LOOKS
-
     seen = [i for i in range(len(facts.scene.things)) if facts.is_seen(i) and facts.box(i, ASKED_FRAME) is not None]
     if facts.scene.split != "compositions":
         return seen
@@ -111,15 +110,17 @@ def _region(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]
     things = _targets_of_split(facts)
     rng.shuffle(things)
     for thing in things:
-        expression = language.refer(facts, thing, rng)
+        expression = refer(facts, thing, rng)
         if expression is not None:
             question = rng.choice(templates.REGION).format(query=expression.text)
-            made.append(_record(question, "<region>", expression.kind, "region", targets={"region": [_box(facts, thing, ASKED_FRAME)]}))
-    several = language.plural(facts, rng) if facts.scene.split != "compositions" else None
+            targets = {"region": [_box(facts, thing, ASKED_FRAME)]}
+            made.append(_record(question, "<region>", expression.kind, "region", things=[thing], targets=targets))
+    several = refer_to_several(facts, rng) if facts.scene.split != "compositions" else None
     if several is not None and rng.random() < 0.3:
         question = rng.choice(templates.REGION).format(query=several[0])
         boxes = [_box(facts, thing, ASKED_FRAME) for thing in several[1]]
-        made.insert(rng.randrange(2), _record(question, "<region> " * (len(boxes) - 1) + "<region>", "plural", "region", targets={"region": boxes}))
+        answer = " ".join(["<region>"] * len(boxes))
+        made.insert(rng.randrange(2), _record(question, answer, "plural", "region", things=several[1], targets={"region": boxes}))
     missing = language.absent_look(facts, rng) if facts.scene.split != "compositions" else None
     if missing is not None and rng.random() < 0.2:
         question = rng.choice(templates.REGION).format(query=f"the {missing}")
@@ -134,7 +135,8 @@ def _follow(facts: Facts, thing: int, rng: random.Random) -> dict[str, Any]:
     """Something that the user points at in the first frame: where is it at the end?"""
     question = rng.choice(("Where is <prompt:0> at the end?", "Where does <prompt:0> go?", "Find <prompt:0> at the end."))
     prompt = {"type": "box", **_box(facts, thing, 0)}
-    return _record(question, "<region>", "pointed", "region", prompts=[prompt], targets={"region": [_box(facts, thing, ASKED_FRAME)]})
+    targets = {"region": [_box(facts, thing, ASKED_FRAME)]}
+    return _record(question, "<region>", "pointed", "region", things=[thing], prompts=[prompt], targets=targets)
 
 
 def _temporal(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
@@ -142,8 +144,6 @@ def _temporal(facts: Facts, rng: random.Random, count: int) -> list[dict[str, An
     events = list(facts.events)
     rng.shuffle(events)
     if facts.scene.split == "compositions":
-        from tpo_lab.datasets.world.words import HELD_OUT_EVENTS
-
         events = [event for event in events if (event.kind, facts.scene.things[event.thing].shape) in HELD_OUT_EVENTS]
     for event in events:
         query = language.event_query(facts, event, rng)
@@ -154,7 +154,7 @@ def _temporal(facts: Facts, rng: random.Random, count: int) -> list[dict[str, An
             "saliency": {"step_sec": SALIENCY_STEP_FRAMES / FRAME_RATE, "scores": [float(score) for score in facts.saliency(event)]},
         }
         question = rng.choice(templates.TEMPORAL).format(query=query)
-        made.append(_record(question, "<temporal>", event.kind, "temporal", targets={"temporal": target}))
+        made.append(_record(question, "<temporal>", event.kind, "temporal", things=[event.thing], targets={"temporal": target}))
     absent = language.absent_query(facts, rng) if facts.scene.split != "compositions" else None
     if absent is not None and rng.random() < 0.15:
         question = rng.choice(templates.TEMPORAL).format(query=absent)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ FRAME_COUNT = 16
 FRAME_RATE = 4.0
 FRAME_SIZE = 64
 SPLITS: tuple[str, ...] = ("train", "val", "test", "compositions")
+WORLD = "world://"
+"""Scheme of the references that stand for a scene instead of a file."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,33 @@ class Scene:
 
     @property
     def name(self) -> str:
-        """A file-safe identifier."""
+        """A file-safe identifier, the same for every `drawn_from`."""
         return f"{self.split}-{self.level}-{self.seed}-{self.index:06d}"
 
+    @property
+    def reference(self) -> str:
+        """What `scene_at` draws the same scene from: "world://split/level/seed/index/lowest-highest"."""
+        lowest, highest = self.drawn_from
+        return f"{WORLD}{self.split}/{self.level}/{self.seed}/{self.index}/{lowest}-{highest}"
 
-def sample_scene(index: int, *, seed: int = 0, split: str = "train", level: str = "standard", things: tuple[int, int] | None = None) -> Scene:
+
+def scene_at(reference: str) -> Scene:
+    """The scene that a `Scene.reference` stands for.
+
+    Raises:
+        UsageError: the reference has another form, or names an unknown split or level.
+    """
+    found = re.fullmatch(rf"{WORLD}([^/]+)/([^/]+)/(-?\d+)/(\d+)/(\d+)-(\d+)", reference)
+    if found is None:
+        raise UsageError("media.path", expected=f"{WORLD}split/level/seed/index/lowest-highest", got=reference)
+    split, level, *numbers = found.groups()
+    seed, index, lowest, highest = map(int, numbers)
+    return sample_scene(index, seed=seed, split=split, level=level, things=(lowest, highest))
+
+
+def sample_scene(
+    index: int, *, seed: int = 0, split: str = "train", level: str = "standard", things: tuple[int, int] | None = None
+) -> Scene:
     """Draw scene number `index` of a split; equal arguments give equal scenes on every machine.
 
     Args:
@@ -136,7 +161,9 @@ def sample_scene(index: int, *, seed: int = 0, split: str = "train", level: str 
         raise UsageError("things", expected="1 <= lowest <= highest <= 8", got=(lowest, highest))
     rng = random.Random(f"tpo-lab/{seed}/{split}/{level}/{index}/{lowest}-{highest}")
     pan = _camera(rng, setting.camera)
-    light = np.linspace(1.0, rng.uniform(0.75, 1.2), FRAME_COUNT, dtype=np.float32) if rng.random() < 0.3 else np.ones(FRAME_COUNT, np.float32)
+    light = np.ones(FRAME_COUNT, np.float32)
+    if rng.random() < 0.3:
+        light = np.linspace(1.0, rng.uniform(0.75, 1.2), FRAME_COUNT, dtype=np.float32)
     panel = None
     if rng.random() < setting.occluder:
         left = rng.uniform(14, 38)
@@ -152,7 +179,7 @@ def sample_scene(index: int, *, seed: int = 0, split: str = "train", level: str 
 
 
 def _moved(thing: Thing, pan: Array) -> Thing:
-    return Thing(**{**thing.__dict__, "path_xy": (thing.path_xy + pan).astype(np.float32)})
+    return replace(thing, path_xy=(thing.path_xy + pan).astype(np.float32))
 
 
 def _camera(rng: random.Random, largest: float) -> Array:
@@ -213,9 +240,7 @@ def _things(rng: random.Random, setting: Level, count: int, split: str) -> list[
     order = list(range(len(placed)))
     rng.shuffle(order)
     rank = {old: new for new, old in enumerate(order)}
-    return [
-        Thing(**{**placed[old].__dict__, "partner": None if placed[old].partner is None else rank[placed[old].partner or 0]}) for old in order
-    ]
+    return [replace(thing, partner=None if thing.partner is None else rank[thing.partner]) for thing in (placed[old] for old in order)]
 
 
 def _gap(one: Thing, other: Thing) -> float:
@@ -296,9 +321,7 @@ def _let_meet(rng: random.Random, placed: list[Thing]) -> None:
     steps = np.arange(FRAME_COUNT, dtype=np.float32)
     toward = np.clip(steps / arrive, 0, 1) * np.clip((15.0 - steps) / (15.0 - (depart - 1)), 0, 1)
     path = home + (touch - home) * toward[:, None]
-    placed[guest] = Thing(
-        **{**mover.__dict__, "motion": "approach", "path_xy": path.astype(np.float32), "partner": host, "heading": None, "stop": None}
-    )
+    placed[guest] = replace(mover, motion="approach", path_xy=path.astype(np.float32), partner=host, heading=None, stop=None)
 
 
 def _with_event(rng: random.Random, thing: Thing, chance: float, split: str) -> Thing:
@@ -314,9 +337,9 @@ def _with_event(rng: random.Random, thing: Thing, chance: float, split: str) -> 
         if end <= 7 and rng.random() < 0.6:
             again = rng.randint(end + 3, 10)
             spells.append((again, again + 4))
-        return Thing(**{**thing.__dict__, "blinks": tuple(spells)})
+        return replace(thing, blinks=tuple(spells))
     colour = rng.choice([c for c in COLOURS if c != thing.colour])
-    return Thing(**{**thing.__dict__, "turns": (colour, start, end)})
+    return replace(thing, turns=(colour, start, end))
 
 
 def _shell_game(rng: random.Random) -> list[Thing]:

@@ -28,8 +28,19 @@ GRID_WORDS: tuple[tuple[str, str, str], ...] = (
 WHEN_WORDS: tuple[str, str, str] = ("early", "midway", "late")
 
 HELD_OUT_LOOKS: frozenset[tuple[str, str]] = frozenset(
-    {("red", "ring"), ("green", "cross"), ("blue", "triangle"), ("yellow", "ball"), ("purple", "square"), ("cyan", "ring"), ("white", "ball")}
+    {
+        ("red", "ring"),
+        ("green", "cross"),
+        ("blue", "triangle"),
+        ("yellow", "ball"),
+        ("purple", "square"),
+        ("cyan", "ring"),
+        ("white", "ball"),
+    }
 )
-"""Colour x shape pairs that no train, val or test scene contains: the zero-shot analogue."""
+"""Colour x shape pairs that no thing of a train, val or test scene has: the zero-shot analogue.
+
+A thing may still turn to such a colour for a moment; the datasheet counts how often.
+"""
 HELD_OUT_EVENTS: frozenset[tuple[str, str]] = frozenset({("blinks", "triangle"), ("changes colour", "square"), ("stops", "ring")})
 """Event x shape pairs that no train, val or test scene contains."""

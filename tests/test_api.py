@@ -1,0 +1,46 @@
+"""Building and loading by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tpo_lab as tpo
+from tpo_lab import checkpoint
+from tpo_lab.errors import UsageError
+
+
+def test_build_takes_head_settings_from_the_recipe_and_a_spec_wins() -> None:
+    paper = tpo.build(recipe=tpo.recipe("paper"))
+    assert paper.head("region").settings.loss == "paper"
+    chosen = tpo.build(heads=({"name": "region", "loss": "official"},), recipe=tpo.recipe("paper"))
+    assert chosen.head("region").settings.loss == "official"
+    assert list(chosen.heads) == ["region"]
+
+
+def test_build_refuses_an_unknown_head_with_the_list() -> None:
+    with pytest.raises(UsageError, match=r"head: expected one of region, temporal.*got 'regoin'.*Did you mean 'region'"):
+        tpo.build(heads=("regoin",))
+
+
+def test_build_can_show_the_model_more_frames() -> None:
+    assert tpo.build(heads=(), num_frames=5).backbone.num_frames == 5
+
+
+def test_build_refuses_a_backbone_that_is_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="backbone: expected a LLaVA-OneVision folder"):
+        tpo.build(str(tmp_path))
+
+
+def test_load_reads_what_save_wrote_and_refuses_other_folders(tmp_path: Path) -> None:
+    checkpoint.save(tpo.build(heads=("temporal",)), tmp_path / "model")
+    assert list(tpo.load(tmp_path / "model").heads) == ["temporal"]
+    with pytest.raises(UsageError, match="checkpoint: expected a checkpoint folder"):
+        tpo.load(tmp_path / "absent")
+
+
+def test_every_public_name_can_be_had() -> None:
+    assert all(getattr(tpo, name) is not None for name in tpo.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = tpo.fitt

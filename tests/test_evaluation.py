@@ -1,0 +1,149 @@
+"""Scores of records by hand, and a model whose routes and boxes are known in advance."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tpo_lab.api import build
+from tpo_lab.datasets.world.samples import samples_of
+from tpo_lab.datasets.world.scene import sample_scene
+from tpo_lab.errors import UsageError
+from tpo_lab.evaluation import Record, evaluate, score
+
+
+def record(number: int, **changes: object) -> Record:
+    plain: dict[str, object] = {
+        "id": str(number),
+        "kind": "colour",
+        "question": "What colour is it?",
+        "expected_text": "red",
+        "text": "red",
+        "expected": (),
+        "emitted": (),
+        "routed": {},
+        "forced": {},
+        "target": {},
+        "media": "a.mp4",
+    }
+    return Record(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+def grounding(number: int, predicted: list[float] | None, *, forced: list[float], kind: str = "attribute") -> Record:
+    routed = {} if predicted is None else {"region": {"boxes_xyxy": [predicted]}}
+    return record(
+        number,
+        kind=kind,
+        expected_text="<region>",
+        text="<region>" if predicted is not None else "red",
+        expected=("region",),
+        emitted=("region",) if predicted is not None else (),
+        routed=routed,
+        forced={"region": {"boxes_xyxy": [forced]}},
+        target={"region": [{"time_sec": 0.0, "xyxy": [0.0, 0.0, 10.0, 20.0]}]},
+    )
+
+
+def test_score_region_counts_a_missing_route_as_a_miss_and_reports_both_ways() -> None:
+    exact, half, miss = [0.0, 0.0, 10.0, 20.0], [0.0, 0.0, 10.0, 10.0], [30.0, 30.0, 40.0, 50.0]
+    records = [grounding(0, exact, forced=exact), grounding(1, half, forced=half, kind="motion"), grounding(2, None, forced=exact)]
+    scores = score([*records, grounding(3, miss, forced=miss)], ("region",))
+    assert scores["region"]["routed"]["acc@0.5"] == pytest.approx(2 / 4)
+    assert scores["region"]["teacher_forced"]["acc@0.5"] == pytest.approx(3 / 4)
+    assert scores["region"]["routed"]["miou"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
+    assert scores["region"]["routed"]["missing_rate"] == pytest.approx(1 / 4)
+    assert scores["region"]["routed"]["acc@0.5/motion"] == 1.0
+    low, high = scores["region"]["routed"]["acc@0.5/interval"]
+    assert 0 <= low <= 0.5 <= high <= 1
+    assert scores["routing"]["missed_route_rate"] == pytest.approx(1 / 4)
+
+
+def test_score_region_with_several_boxes_is_a_set_score_and_not_in_acc() -> None:
+    one, other = [0.0, 0.0, 10.0, 20.0], [30.0, 0.0, 40.0, 20.0]
+    several = record(
+        0,
+        kind="plural",
+        expected=("region", "region"),
+        emitted=("region",),
+        routed={"region": {"boxes_xyxy": [other]}},
+        forced={"region": {"boxes_xyxy": [other, one]}},
+        target={"region": [{"time_sec": 0.0, "xyxy": one}, {"time_sec": 0.0, "xyxy": other}]},
+    )
+    found = score([several], ("region",))["region"]
+    assert "acc@0.5" not in found["routed"]
+    assert found["routed"]["several"]["recall@0.5"] == pytest.approx(0.5)
+    assert found["teacher_forced"]["several"]["f1@0.5"] == pytest.approx(1.0)
+
+
+def test_score_temporal_takes_the_best_true_window_and_routing_mistakes_count() -> None:
+    target = {"temporal": {"windows_sec": [[0.0, 1.0], [2.0, 4.0]]}}
+    right = record(0, kind="blinks", expected=("temporal",), emitted=("temporal",), routed={"temporal": {"windows_sec": [[2.0, 3.0]]}}, target=target)
+    wrong = record(1, kind="stops", expected=("temporal",), emitted=("region",), routed={"region": {"boxes_xyxy": [[0, 0, 1, 1]]}}, target=target)
+    scores = score([right, wrong], ("region", "temporal"))
+    assert scores["temporal"]["routed"]["r1@0.5"] == pytest.approx(0.5)
+    assert scores["temporal"]["routed"]["r1@0.7"] == 0.0
+    assert scores["temporal"]["routed"]["r1@0.5/blinks"] == 1.0
+    assert scores["routing"]["wrong_route_rate"] == pytest.approx(0.5)
+
+
+def test_score_qa_counts_only_answers_without_a_route() -> None:
+    records = [record(0), record(1, text="Blue."), record(2, text="RED", kind="shape"), record(3, text="<region>", emitted=("region",))]
+    scores = score(records, ("region",))
+    assert scores["qa"]["accuracy"] == pytest.approx(2 / 4)
+    assert scores["qa"]["accuracy/shape"] == 1.0
+    assert scores["routing"]["false_route_rate"] == pytest.approx(1 / 4)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[object]:
+    return [sample for index in range(2) for sample in samples_of(sample_scene(index, split="test"))]
+
+
+def test_evaluate_scores_a_model_that_always_routes_to_region(samples: list[object]) -> None:
+    model = build(heads=("region", "temporal"))
+    head = model.head("region")
+    with torch.no_grad():
+        # the first state decides: make the route's logit win everywhere, and the head answer the whole frame
+        model.tokens.rows["output"].zero_()
+        bias = model.backbone.model.model.language_model.norm.weight
+        route_row = model.tokens.ids.all.index(model.tokens.ids.route["region"])
+        model.tokens.rows["output"][route_row] = 0.0
+        for parameter in head.parameters():
+            parameter.zero_()
+        list(head.parameters())[-1].copy_(torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    assert bias is not None
+    found = evaluate(model, samples, max_tokens=3)  # type: ignore[arg-type]
+    region = found.scores["region"]["teacher_forced"]
+    truth = [entry.target["region"] for entry in found.records if entry.target.get("region") and len(entry.target["region"]) == 1]
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) / 64**2 for b in (boxes[0]["xyxy"] for boxes in truth)]
+    assert region["miou"] == pytest.approx(sum(areas) / len(areas), abs=1e-4)
+    assert {entry.kind for entry in found.records}.isdisjoint({"caption"})
+    assert all(not math.isnan(value) for value in found.headline().values())
+
+
+def test_evaluate_blind_hides_the_video(samples: list[object]) -> None:
+    model = build(heads=("region",))
+    plain = [sample for sample in samples if sample.meta["task"] != "temporal"]  # type: ignore[attr-defined]
+    first, second = (evaluate(model, plain, blind=True, max_tokens=2) for _ in range(2))  # type: ignore[arg-type]
+    assert [entry.text for entry in first.records] == [entry.text for entry in second.records]
+    forced = [entry.forced for entry in first.records if entry.forced]
+    seen = [entry.forced for entry in evaluate(model, plain, max_tokens=2).records if entry.forced]  # type: ignore[arg-type]
+    assert forced != seen
+
+
+def test_evaluate_reports_progress_and_leaves_the_mode_as_it_was(samples: list[object]) -> None:
+    model, calls = build(heads=("region", "temporal")).train(), []
+    evaluate(model, samples, batch_size=7, max_tokens=1, progress=lambda done, total: calls.append((done, total)))  # type: ignore[arg-type]
+    assert calls[-1][0] == calls[-1][1] == len([s for s in samples if s.meta["kind"] != "caption"])  # type: ignore[attr-defined]
+    assert len(calls) > 1
+    assert model.training
+
+
+def test_evaluate_refuses_nothing_to_score(samples: list[object]) -> None:
+    with pytest.raises(UsageError, match="samples: expected at least one, got 0"):
+        evaluate(build(heads=()), [])
+    captions = [sample for sample in samples if sample.meta["kind"] == "caption"]  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=f"no caption, got {len(captions)}"):
+        evaluate(build(heads=()), captions)  # type: ignore[arg-type]

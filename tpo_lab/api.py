@@ -1,0 +1,58 @@
+"""The few calls that most programs need: build, load, fit, evaluate. Re-exported lazily by `import tpo_lab`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tpo_lab import checkpoint
+from tpo_lab.backbones import Backbone, load_backbone, shipped
+from tpo_lab.errors import UsageError
+from tpo_lab.heads import build_head
+from tpo_lab.model import TPOModel
+from tpo_lab.recipes import Recipe
+from tpo_lab.stages import Switches
+
+DEFAULT_HEADS = ("region", "temporal")
+
+
+def build(
+    backbone: str | Backbone = "nano",
+    heads: Sequence[str | Mapping[str, Any]] = DEFAULT_HEADS,
+    *,
+    recipe: Recipe | None = None,
+    num_frames: int | None = None,
+) -> TPOModel:
+    """A backbone with untrained heads.
+
+    Args:
+        backbone: "nano", a folder, a hub id, or a backbone that is built already.
+        heads: names, or specs with settings such as `{"name": "temporal", "head": "simple", "hidden": 64}`.
+        recipe: decides head settings by its switches (e.g. the region loss); a setting in a spec wins.
+        num_frames: frames of a clip that the model is shown; the backbone's own number where None.
+    """
+    found = load_backbone(backbone, num_frames=num_frames) if isinstance(backbone, str) else backbone
+    switches = recipe.switches if recipe is not None else None
+    specs = [{"name": head} if isinstance(head, str) else dict(head) for head in heads]
+    return TPOModel(found, [build_head({**_switched(spec, switches), **spec}, found.hidden_size) for spec in specs])
+
+
+def _switched(spec: Mapping[str, Any], switches: Switches | None) -> dict[str, Any]:
+    """Head settings that a recipe's switches decide."""
+    if switches is not None and spec.get("name") == "region":
+        return {"loss": switches.region_loss}
+    return {}
+
+
+def load(name: str | Path) -> TPOModel:
+    """A trained model: a checkpoint folder, or the shipped "nano-tpo".
+
+    Raises:
+        UsageError: where there is no such checkpoint.
+    """
+    if str(name) == "nano-tpo":
+        return checkpoint.load(shipped("nano-tpo"))
+    if not Path(name).is_dir():
+        raise UsageError("checkpoint", expected='a checkpoint folder or "nano-tpo"', got=str(name))
+    return checkpoint.load(name)

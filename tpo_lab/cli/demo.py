@@ -1,0 +1,1 @@
+"""`tpo-lab demo`: the main job, offline."""

@@ -1,0 +1,19 @@
+"""`tpo-lab doctor`: what is installed, and what each missing part costs."""
+
+from __future__ import annotations
+
+import typer
+
+from tpo_lab.cli.command import Result, command
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+
+    @command(app, "doctor", example="tpo-lab doctor")
+    def doctor() -> Result:
+        """Show versions, devices and optional parts; exit status 1 where something is in the way."""
+        from tpo_lab.doctor import examine, render
+
+        report = examine()
+        return Result(report.as_dict(), render(report), 0 if report.ok else 1)

@@ -1,0 +1,90 @@
+"""What a person sees: results on standard output; lines, tables and progress bars on standard error."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
+
+    from tpo_lab.objective import LossReport
+
+_LOG_WIDTH = 140
+_LINES_PER_STAGE = 10
+
+
+@functools.cache
+def screen() -> Console:
+    """Standard error; silent in all processes but the first that `accelerate launch` starts."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+
+
+def say(line: RenderableType) -> None:
+    """One line, or a table, for the person who waits."""
+    screen().print(line, markup=False, soft_wrap=isinstance(line, str))
+
+
+def show(view: RenderableType) -> None:
+    """A result on standard output; wide enough for its tables where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_WIDTH)
+    console.print(view, markup=False, soft_wrap=isinstance(view, str))
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: numbers that are not finite become None, unknown objects their text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (str, int, bool)) else str(value)
+
+
+class Bars:
+    """Progress bars, one for each name; where standard error is no terminal, a line at every tenth of the way."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if screen().is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            self._progress = Progress(*columns, console=screen())
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def move(self, name: str, done: int, total: int, note: str = "") -> None:
+        """Says how far the work called `name` has come."""
+        if self._progress is None:
+            every = max(total // _LINES_PER_STAGE, 1)
+            if done % every == 0 or done >= total:
+                say(f"{name}: {done}/{total} {note}".rstrip())
+            return
+        if name not in self._tasks:
+            # A resumed stage begins where it stopped, so that the time left is that of the steps that are left.
+            self._tasks[name] = self._progress.add_task(name, total=total, completed=max(done - 1, 0), note=note)
+        self._progress.update(self._tasks[name], completed=done, note=note)
+
+    def listen(self, stage: str, step: int, total: int, report: LossReport) -> None:
+        """The listener of a training run: the loss of each part of the objective, weighted."""
+        losses = "  ".join(f"{name} {float(value.detach()):.3g}" for name, value in report.per_head().items())
+        self.move(f"stage {stage}", step, total, losses)
