@@ -294,9 +294,7 @@ def ask(
     # not validated: the frame's size is not known yet, and earlier answers name heads without a target
     prompts = tuple(BoxPrompt.model_construct(xyxy=tuple(float(edge) for edge in box)) for box in boxes)
     media = Media.model_construct(path=_absolute(video), start_sec=start_sec, end_sec=end_sec)
-    sample = Sample.model_construct(
-        id="question", media=media, conversation=(*turns, Turn(role="user", text=text)), prompts=prompts
-    )
+    sample = Sample.model_construct(id="question", media=media, conversation=(*turns, Turn(role="user", text=text)), prompts=prompts)
     row = Frames(model.backbone, keep=False, on_corrupt=on_corrupt).row([sample])
     for box in boxes:
         if len(box) != 4 or not (0 <= box[0] < box[2] <= row.clip.width and 0 <= box[1] < box[3] <= row.clip.height):

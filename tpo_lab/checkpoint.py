@@ -220,7 +220,9 @@ def restore(model: TPOModel, tensors: Mapping[str, Tensor], *, label: str) -> No
     parts = changed_parts(model)
     if set(parts) != set(tensors):
         missing, extra = sorted(set(parts) - set(tensors)), sorted(set(tensors) - set(parts))
-        raise TPOError(f"checkpoint {label}: expected one tensor per trained part, got {len(missing)} missing {missing[:3]} and {extra[:3]} extra.")
+        raise TPOError(
+            f"checkpoint {label}: expected one tensor per trained part, got {len(missing)} missing {missing[:3]} and {extra[:3]} extra."
+        )
     with torch.no_grad():
         for name, parameter in parts.items():
             if parameter.shape != tensors[name].shape:

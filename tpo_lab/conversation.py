@@ -121,7 +121,9 @@ class ConversationEncoder:
                 continue
             if piece not in self.ids.route:
                 have = ", ".join(self.ids.route) or "none"
-                raise UsageError("conversation", expected=f"a head of this model ({have})", got=f"<{piece}>", hint="Build the model with it.")
+                raise UsageError(
+                    "conversation", expected=f"a head of this model ({have})", got=f"<{piece}>", hint="Build the model with it."
+                )
             encoded.add([self.ids.route[piece]], Kind.ROUTE)
             encoded.slots.append(Slot(len(encoded.ids), piece, encoded.question))
             encoded.add([self.ids.slot[piece]], Kind.SLOT)
@@ -131,4 +133,6 @@ class ConversationEncoder:
         """A "<video>" in a question would be taken for a frame, an end token for the end."""
         found = [token for token in self.special_ids if token in text]
         if found:
-            raise UsageError("conversation", expected="text without special tokens of the tokenizer", got=found[0], hint="Take it out of the text.")
+            raise UsageError(
+                "conversation", expected="text without special tokens of the tokenizer", got=found[0], hint="Take it out of the text."
+            )

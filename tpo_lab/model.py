@@ -18,6 +18,7 @@ from tpo_lab.heads import Head, Visual
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.objective import LossReport, combine, word_losses
 from tpo_lab.prompts import BoxPromptEncoder
+from tpo_lab.sample import Sample, markers
 from tpo_lab.stages import Lora
 from tpo_lab.tokens import TokenTable, add_tokens
 
@@ -65,7 +66,9 @@ class TPOModel(nn.Module):
         self.heads = nn.ModuleDict()
         for head in heads:
             if head.embed_dim != backbone.hidden_size:
-                raise UsageError(f"{head.name} head: embed_dim", expected=f"{backbone.hidden_size}, the backbone's width", got=head.embed_dim)
+                raise UsageError(
+                    f"{head.name} head: embed_dim", expected=f"{backbone.hidden_size}, the backbone's width", got=head.embed_dim
+                )
             if head.name in self.heads:
                 raise UsageError("heads", expected="one head per name", got=[h.name for h in heads])
             self.heads[head.name] = head
@@ -100,13 +103,15 @@ class TPOModel(nn.Module):
         self.lora = settings
 
     def named_parts(self) -> dict[str, nn.Parameter]:
-        """Every parameter under a name that does not depend on the backbone: vision, connector, llm.base, llm.lora, tokens, prompts, heads."""
+        """Every parameter once, under a part that every backbone has: vision, connector, llm.base, llm.lora, tokens, prompts, heads."""
         named: dict[str, nn.Parameter] = {}
         prefixes = self.backbone.parts()
         for name, parameter in self.backbone.model.named_parameters():
             part = next((part for part, starts in prefixes.items() if name.startswith(starts)), None)
             if part is None:
-                raise TPOError(f"backbone {self.backbone.name}: expected every parameter to belong to one of {sorted(prefixes)}, got {name}.")
+                raise TPOError(
+                    f"backbone {self.backbone.name}: expected every parameter to belong to one of {sorted(prefixes)}, got {name}."
+                )
             if part == "llm":
                 part = "llm.lora" if ".lora_" in name else "llm.base"
             named[f"{part}.{name}"] = parameter
@@ -176,7 +181,7 @@ class TPOModel(nn.Module):
             for answer, annotation in enumerate(slots.annotations):
                 if annotation is None:
                     row = batch.rows[int(slots.row[slots.answer == answer][0])]
-                    asked = ", ".join(sample.id for sample in row.samples if name not in sample.targets.names)
+                    asked = ", ".join(sample.id for sample in row.samples if _asks(sample, name) and name not in sample.targets.names)
                     raise UsageError(f"sample {asked}: targets.{name}", expected=f"an annotation for the marker <{name}>", got=None)
             items = [head.encode_target(annotation, clip) for annotation, clip in zip(slots.annotations, slots.clips, strict=True)]
             found[name] = head.collate_targets(items, slots.slots_per_answer, self.backbone.device)
@@ -190,9 +195,7 @@ class TPOModel(nn.Module):
         if "frame_features" in head.needs:
             gathered["frame_features"] = _stack_padded([video[row].frames[0] for row in rows])
         if "query" in head.needs:
-            spans = [
-                hidden[row, start:end] for row, (start, end) in zip(rows, slots.question.tolist(), strict=True)
-            ]
+            spans = [hidden[row, start:end] for row, (start, end) in zip(rows, slots.question.tolist(), strict=True)]
             gathered["query_features"] = _stack_padded(spans)
             gathered["query_valid"] = _stack_padded([torch.ones(len(span), dtype=torch.bool, device=hidden.device) for span in spans])
         clips = [slots.clips[answer] for answer in slots.answer.tolist()]
@@ -213,6 +216,10 @@ class TPOModel(nn.Module):
         if name not in self.heads:
             raise unknown_name("head", name, self.heads.keys())
         return self.heads[name]  # type: ignore[return-value]
+
+
+def _asks(sample: Sample, head: str) -> bool:
+    return any(head in markers(turn.text) for turn in sample.conversation if turn.role == "assistant")
 
 
 def clip_visual(clips: Sequence[ClipInfo], answer: Tensor, device: torch.device, **gathered: Tensor) -> Visual:

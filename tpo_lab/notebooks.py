@@ -24,7 +24,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tpo_lab.backbones import shipped
 from tpo_lab.errors import MissingExtraError, TPOError, UsageError, unknown_name
 from tpo_lab.runs import write_json
 
@@ -60,6 +59,8 @@ class NotebookRun:
 
 def available() -> dict[str, Path]:
     """The shipped notebooks by name, in reading order."""
+    from tpo_lab.backbones import shipped
+
     return {path.stem: path for path in sorted(shipped("notebooks").glob("*.ipynb"))}
 
 
@@ -89,7 +90,9 @@ def parameters(notebook: Path) -> dict[str, Parameter]:
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
     found = {}
     for node in ast.parse(source).body:
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value and ast.unparse(node.annotation) in _TYPES):
+        if not (
+            isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value and ast.unparse(node.annotation) in _TYPES
+        ):
             expected = f"name: type = value, the type one of {', '.join(_TYPES)}"
             raise UsageError(f"notebook {notebook.name}: parameters", expected=expected, got=ast.unparse(node))
         name = node.target.id
@@ -111,6 +114,13 @@ def checked(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
             raise UsageError(f"notebook {notebook.name}: {name}", expected=kind, got=value)
     return dict(values)
+
+
+def require_extra() -> None:
+    """Raise a `MissingExtraError` unless papermill and ipykernel are installed."""
+    for module in ("papermill", "ipykernel"):
+        if find_spec(module) is None:
+            raise MissingExtraError(module, "demo", "Running notebooks")
 
 
 def execute(
@@ -140,9 +150,7 @@ def execute(
         TPOError: a cell failed, the kernel died, or the notebook showed no result.
         KeyboardInterrupt: after Ctrl-C.
     """
-    for module in ("papermill", "ipykernel"):
-        if find_spec(module) is None:
-            raise MissingExtraError(module, "demo", "Running notebooks")
+    require_extra()
     chosen = checked(notebook, values)
     executed.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -187,12 +195,15 @@ def emit(out: Path | str, result: Mapping[str, Any]) -> None:
     write_json(Path(out) / "result.json", record)
 
 
-def open_run(out: Path | str, name: str = "run") -> Path:
-    """The folder `out/name` for a notebook's training: a finished run there is thrown away, an interrupted one is left to go on."""
-    folder = Path(out) / name
-    if (folder / "checkpoint").exists():
-        shutil.rmtree(folder)
-    (Path(out) / "result.json").unlink(missing_ok=True)
+def open_run(out: Path | str) -> Path:
+    """The folder `out/run` for the training of a notebook that runs with `tpo.fit(..., resume=True)`.
+
+    Where the notebook was finished, its run is thrown away and training starts anew; where it was interrupted, training goes on.
+    """
+    folder, mark = Path(out) / "run", Path(out) / "result.json"
+    if mark.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        mark.unlink()
     return folder
 
 
@@ -253,7 +264,7 @@ class _Kernel:
                 argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
                 return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
-            async def start_kernel(self, **options: Any) -> None:
+            async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
                 self.connection_file = str(run.folder / "kernel.json")
                 if os.name == "posix":
                     self.transport = "ipc"
@@ -325,7 +336,9 @@ def _register_engine() -> None:
 
     class CountingEngine(NBClientEngine):  # type: ignore[misc]
         @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, *, on_cell: Callable[[int, int], None] | None, **options: Any) -> Any:
+        def execute_managed_notebook(
+            cls, nb_man: Any, kernel_name: str, *, on_cell: Callable[[int, int], None] | None, **options: Any
+        ) -> Any:
             finish = nb_man.cell_complete
             total = len(nb_man.nb.cells)
 

@@ -58,7 +58,9 @@ def word_losses(logits: Tensor, target: Tensor, is_route: Tensor, *, separate: b
     return {"mlm": values[~is_route], "assign": values[is_route]} if separate else {"mlm": values}
 
 
-def combine(terms: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str, Mapping[str, float]], owner_weights: Mapping[str, float]) -> LossReport:
+def combine(
+    terms: Mapping[str, Mapping[str, Tensor]], weights: Mapping[str, Mapping[str, float]], owner_weights: Mapping[str, float]
+) -> LossReport:
     """Reduce unreduced values to means, and sum them with their weights.
 
     Args:

@@ -392,7 +392,8 @@ def _shares(batches: Sequence[Batch], losses: Mapping[str, float]) -> list[dict[
         words = {"mlm": learned - routes, "assign": routes} if "assign" in losses else {"mlm": learned}
         counts.append({**words, **{head: len(slots.row) for head, slots in batch.slots.items()}})
     totals = {name: sum(count.get(name, 0) for count in counts) for count in counts for name in count}
-    return [{name: number / max(totals[name], 1) for name, number in count.items()} for count in counts]
+    even = 1 / len(counts)
+    return [{name: number / totals[name] if totals[name] else even for name, number in count.items()} for count in counts]
 
 
 def _joined(reports: Sequence[LossReport], shares: Sequence[Mapping[str, float]]) -> LossReport:

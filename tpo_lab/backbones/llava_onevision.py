@@ -149,7 +149,9 @@ class LlavaOnevisionBackbone(Backbone):
 
     def _refuse_lora(self) -> None:
         if any(".lora_" in name for name, _ in self.model.named_parameters()):
-            raise UsageError("backbone", expected="weights without LoRA", got="LoRA", hint="Save a checkpoint, or merge the adapters first.")
+            raise UsageError(
+                "backbone", expected="weights without LoRA", got="LoRA", hint="Save a checkpoint, or merge the adapters first."
+            )
 
 
 def load_llava_onevision(path: str, *, num_frames: int = 16, dtype: torch.dtype | None = None) -> LlavaOnevisionBackbone:

@@ -192,9 +192,7 @@ def load_nano(folder: Path) -> NanoBackbone:
         raise UsageError("backbone", expected="a folder with nano.json and model.safetensors", got=str(folder))
     config = json.loads((folder / "nano.json").read_text())
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    model: Any = build_nano(
-        config["vocabulary"], **_placeholders(tokenizer), vision=config.get("vision"), language=config.get("language")
-    )
+    model: Any = build_nano(config["vocabulary"], **_placeholders(tokenizer), vision=config.get("vision"), language=config.get("language"))
     state = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     if set(missing) - {"lm_head.weight"} or unexpected:

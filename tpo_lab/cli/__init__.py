@@ -30,8 +30,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=False,
 )
-for register in (demo, data, train, evaluate, predict, checkpoint, pretrain, doctor):
-    register.add_to(app)
+for module in (demo, train, evaluate, predict, doctor):
+    app.add_typer(module.group)
+for module in (data, checkpoint, pretrain):
+    app.add_typer(module.group, name=module.__name__.rpartition(".")[2])
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,51 +3,59 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tpo_lab.cli.command import Result, command
 from tpo_lab.cli.models import checkpoint_folder
+from tpo_lab.cli.screen import table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A checkpoint or run folder, or nano-tpo.")]
 
+_NUMBER = re.compile(r"\.\d+\.")
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the group."""
-    group = typer.Typer(help="Look into a checkpoint.")
-    app.add_typer(group, name="checkpoint")
+group = typer.Typer(help="Look into a checkpoint.")
 
-    @command(group, "inspect", example="tpo-lab checkpoint inspect runs/first")
-    def inspect(folder: Folder) -> Result:
-        """Show backbone, heads, LoRA, the stages it went through, and every tensor; loads no model."""
-        from tpo_lab.checkpoint import read_config
 
-        path = checkpoint_folder(folder)
-        config = {name: value for name, value in read_config(path).items() if name != "fingerprints"}
-        tensors = _tensors(path)
-        parts: dict[str, dict[str, int]] = {}
-        for name, tensor in tensors.items():
-            row = parts.setdefault(_part(name), {"tensors": 0, "parameters": 0})
-            row["tensors"] += 1
-            row["parameters"] += math.prod(tensor["shape"])
-        document = {"folder": str(path), **config, "parts": parts, "tensors": tensors}
-        return Result(document, _inspected(document))
+@command(group, "inspect", example="tpo-lab checkpoint inspect runs/first")
+def inspect(folder: Folder) -> Result:
+    """Show backbone, heads, LoRA, the stages it went through, and every tensor; loads no model."""
+    from tpo_lab.checkpoint import read_config
 
-    @command(group, "audit", example="tpo-lab checkpoint audit runs/first")
-    def audit(folder: Folder) -> Result:
-        """Reload it and compare with what was in memory when it was saved; exit status 1 where something was lost."""
-        from rich.console import Group
+    path = checkpoint_folder(folder)
+    config = {name: value for name, value in read_config(path).items() if name != "fingerprints"}
+    tensors = _tensors(path)
+    parts: dict[str, dict[str, int]] = {}
+    for name, tensor in tensors.items():
+        row = parts.setdefault(_part(name), {"tensors": 0, "parameters": 0})
+        row["tensors"] += 1
+        row["parameters"] += math.prod(tensor["shape"])
+    document = {"folder": str(path), **config, "parts": parts, "tensors": tensors}
+    return Result(document, _inspected(document))
 
-        from tpo_lab import checkpoint
 
-        path = checkpoint_folder(folder)
-        found = checkpoint.audit(path)
-        precision = "stored in half precision; " if found["half"] else ""
-        verdict = f"{precision}largest difference after reloading: {found['reload_difference']:g}"
-        equal = "The reloaded model equals the one in memory." if found["equals_memory"] else "The reloaded model differs from the one in memory."
-        return Result({"folder": str(path), **found}, Group(_parts(found["parts"]), verdict, equal))
+@command(group, "audit", example="tpo-lab checkpoint audit runs/first")
+def audit(folder: Folder) -> Result:
+    """Reload it and compare with what was in memory when it was saved; exit status 1 where something was lost."""
+    from rich.console import Group
+
+    from tpo_lab import checkpoint
+
+    path = checkpoint_folder(folder)
+    found = checkpoint.audit(path)
+    precision = "stored in half precision; " if found["half"] else ""
+    verdict = f"{precision}largest difference after reloading: {found['reload_difference']:g}"
+    equal = (
+        "The reloaded model equals the one in memory." if found["equals_memory"] else "The reloaded model differs from the one in memory."
+    )
+    return Result({"folder": str(path), **found}, Group(_parts(found["parts"]), verdict, equal))
 
 
 def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
@@ -73,38 +81,35 @@ def _part(name: str) -> str:
     return f"{first}.{rest.partition('.')[0]}" if first in ("llm", "heads") else first
 
 
-def _parts(parts: dict[str, dict[str, int]]) -> Any:
-    from rich.table import Table
-
-    table = Table("part")
+def _parts(parts: dict[str, dict[str, int]]) -> Table:
     columns = list(dict.fromkeys(column for row in parts.values() for column in row))
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, row in parts.items():
-        table.add_row(name, *(f"{row.get(column, 0):,}" for column in columns))
-    return table
+    rows = [(name, *(f"{row.get(column, 0):,}" for column in columns)) for name, row in parts.items()]
+    return table(("part", *columns), rows, numbers=range(1, len(columns) + 1))
 
 
-def _inspected(document: dict[str, Any]) -> Any:
+def _inspected(document: dict[str, Any]) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
 
-    facts = Table.grid(padding=(0, 2))
     lora = document["lora"]
-    rows = {
-        "folder": document["folder"],
-        "backbone": f"{document['backbone']}, {document['num_frames']} frames",
-        **{f"head {head['name']}": _settings(head, without="name") for head in document["heads"]},
-        "LoRA": "none" if lora is None else _settings(lora),
-        "trained backbone": ", ".join(document["trained_backbone_parts"]) or "none",
-        "stages": "\n".join(_settings(stage) for stage in document["history"]) or "none",
-    }
-    for name, value in rows.items():
-        facts.add_row(name, value)
-    shapes = Table("tensor", "shape", "type")
-    for name, tensor in document["tensors"].items():
-        shapes.add_row(name, " x ".join(map(str, tensor["shape"])) or "scalar", tensor["dtype"])
-    return Group(facts, _parts(document["parts"]), shapes)
+    facts = [
+        ("folder", document["folder"]),
+        ("backbone", f"{document['backbone']}, {document['num_frames']} frames"),
+        *((f"head {head['name']}", _settings(head, without="name")) for head in document["heads"]),
+        ("LoRA", "none" if lora is None else _settings(lora)),
+        ("trained backbone", ", ".join(document["trained_backbone_parts"]) or "none"),
+        ("stages", "\n".join(_settings(stage) for stage in document["history"]) or "none"),
+    ]
+    tensors = _alike(document["tensors"])
+    return Group(table(("", ""), facts), _parts(document["parts"]), table(("tensors", "how many", "shape", "type"), tensors, numbers=(1,)))
+
+
+def _alike(tensors: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A row for all tensors that differ in the numbers of their layers alone."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for name, tensor in tensors.items():
+        shape = " x ".join(map(str, tensor["shape"])) or "scalar"
+        groups.setdefault((_NUMBER.sub(".*.", name), shape, tensor["dtype"]), []).append(name)
+    return [(names[0] if len(names) == 1 else name, str(len(names)), *rest) for (name, *rest), names in groups.items()]
 
 
 def _settings(values: dict[str, Any], without: str = "") -> str:

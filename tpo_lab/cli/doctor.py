@@ -6,14 +6,16 @@ import typer
 
 from tpo_lab.cli.command import Result, command
 
+group = typer.Typer()
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the command."""
 
-    @command(app, "doctor", example="tpo-lab doctor")
-    def doctor() -> Result:
-        """Show versions, devices and optional parts; exit status 1 where something is in the way."""
-        from tpo_lab.doctor import examine, render
+@command(group, "doctor", example="tpo-lab doctor")
+def doctor() -> Result:
+    """Show versions, devices and optional parts.
 
-        report = examine()
-        return Result(report.as_dict(), render(report), 0 if report.ok else 1)
+    Exit status 1 where something is in the way; missing optional parts are not.
+    """
+    from tpo_lab.doctor import examine, render
+
+    report = examine()
+    return Result(report.as_dict(), render(report), 0 if report.ok else 1)

@@ -9,81 +9,68 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tpo_lab.cli.command import FILES, Result, command
-from tpo_lab.cli.screen import Bars, plain
+from tpo_lab.cli.screen import Bars, plain, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 EXAMPLE = """
 tpo-lab evaluate runs/first --data val.jsonl
 tpo-lab evaluate nano-tpo --data val.jsonl --blind --out runs/blind
 """
 
-
-def add_to(app: typer.Typer) -> None:
-    """Adds the command."""
-
-    @command(app, "evaluate", example=EXAMPLE)
-    def evaluate(
-        checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or run folder, nano-tpo, or nano (untrained heads).")],
-        data: Annotated[list[Path], typer.Option(metavar=FILES, help="Samples as JSONL; several files are joined.")],
-        out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write evaluation.json there.")] = None,
-        limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")] = None,
-        blind: Annotated[bool, typer.Option("--blind", help="Show grey frames: what do the questions alone give away?")] = False,
-        records: Annotated[bool, typer.Option("--records", help="Add every answer to the result.")] = False,
-    ) -> Result:
-        """Score a model on annotated samples, task by task."""
-        from itertools import islice
-
-        from tpo_lab import evaluation
-        from tpo_lab.cli.models import open_model
-        from tpo_lab.runs import write_json
-        from tpo_lab.sample import iter_samples
-
-        samples = list(islice((sample for path in data for sample in iter_samples(path)), limit))
-        model = open_model(checkpoint)
-        with Bars() as bars:
-            found = evaluation.evaluate(model, samples, blind=blind, progress=lambda done, total: bars.move("samples", done, total))
-        asked = {"checkpoint": checkpoint, "data": [str(path) for path in data], "limit": limit, "blind": blind}
-        document = plain({**asked, "headline": found.headline(), **found.to_dict(records=records)})
-        if out is not None:
-            write_json(out / "evaluation.json", document)
-        return Result(document, _view(found.scores))
+group = typer.Typer()
 
 
-def _view(scores: Mapping[str, Any]) -> Any:
+@command(group, "evaluate", example=EXAMPLE)
+def evaluate(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or run folder, nano-tpo, or nano (untrained heads).")
+    ],
+    data: Annotated[list[Path], typer.Option(metavar=FILES, help="Samples as JSONL; several files are joined.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write evaluation.json there.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Show grey frames: what do the questions alone give away?")] = False,
+    records: Annotated[bool, typer.Option("--records", help="Add every answer to the result.")] = False,
+) -> Result:
+    """Score a model on annotated samples, task by task."""
+    from itertools import islice
+
+    from tpo_lab import evaluation
+    from tpo_lab.cli.models import open_model
+    from tpo_lab.runs import write_json
+    from tpo_lab.sample import iter_samples
+
+    samples = list(islice((sample for path in data for sample in iter_samples(path)), limit))
+    model = open_model(checkpoint)
+    with Bars() as bars:
+        found = evaluation.evaluate(model, samples, blind=blind, progress=lambda done, total: bars.move("samples", done, total))
+    asked = {"checkpoint": checkpoint, "data": [str(path) for path in data], "limit": limit, "blind": blind}
+    document = plain({**asked, "headline": found.headline(), **found.to_dict(records=records)})
+    if out is not None:
+        write_json(out / "evaluation.json", document)
+    return Result(document, _view(found.scores))
+
+
+def _view(scores: Mapping[str, Any]) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
 
-    table = Table("task", "metric", title="Scores", title_justify="left")
-    table.add_column("routed", justify="right")
-    table.add_column("teacher-forced", justify="right")
+    rows: list[tuple[str, ...]] = []
     for task, found in scores.items():
-        routed, forced = (found.get(how, {}) for how in ("routed", "teacher_forced"))
-        names = list(dict.fromkeys([*_flat(routed), *_flat(forced)])) if routed or forced else []
-        for name in names:
-            table.add_row(task, name, _number(_flat(routed).get(name)), _number(_flat(forced).get(name)))
-        if not names and task != "routing":
-            for name, value in _flat(found).items():
-                table.add_row(task, name, _number(value), "")
-        table.add_section()
-    note = "Routed: the model must emit the route token itself. Teacher-forced: the true route is given."
-    return Group(table, note, *_routing(scores["routing"]))
-
-
-def _routing(routing: Mapping[str, Any]) -> list[Table]:
-    from rich.table import Table
-
-    rates = Table("routing", title="Routes", title_justify="left")
-    rates.add_column("value", justify="right")
-    for name, value in _flat(routing).items():
-        rates.add_row(name, _number(value))
-    matrix = Table("expected / emitted", title="Routing confusion (samples)", title_justify="left")
-    for label in routing["labels"]:
-        matrix.add_column(label, justify="right")
-    for label, counts in zip(routing["labels"], routing["confusion"], strict=True):
-        matrix.add_row(label, *(str(count) for count in counts))
-    return [rates, matrix]
+        if task == "routing":
+            continue
+        # Plain answers have no route that could be given: their scores stand in the first column.
+        routed, forced = _flat(found.get("routed", found)), _flat(found.get("teacher_forced", {}))
+        rows += [(task, name, _number(routed.get(name)), _number(forced.get(name))) for name in dict.fromkeys([*routed, *forced])]
+    routing = scores["routing"]
+    rates = [(name, _number(value)) for name, value in _flat(routing).items()]
+    confusion = [(label, *map(str, counts)) for label, counts in zip(routing["labels"], routing["confusion"], strict=True)]
+    return Group(
+        table(("task", "metric", "routed", "teacher-forced"), rows, numbers=(2, 3), title="Scores"),
+        "Routed: the model must emit the route token itself. Teacher-forced: the true route is given.",
+        table(("routes", "value"), rates, numbers=(1,), title="Routing"),
+        table(("expected / emitted", *routing["labels"]), confusion, numbers=range(1, len(confusion) + 1), title="Routing, in samples"),
+    )
 
 
 def _flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

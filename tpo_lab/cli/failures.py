@@ -60,7 +60,8 @@ def explain(error: BaseException) -> Failure:
 
 def _parse_problem(error: Any) -> str:
     path = error.ctx.command_path if error.ctx is not None else "tpo-lab"
-    return _paragraph(f"{error.format_message()} See `{path} --help`.")
+    message = _paragraph(error.format_message())
+    return f"{message}{'' if message[-1:] in '.?!)' else '.'} See `{path} --help`."
 
 
 def _paragraph(text: str) -> str:

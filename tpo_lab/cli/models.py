@@ -39,5 +39,6 @@ def open_model(name: str) -> TPOModel:
 
     from tpo_lab import api
 
+    torch.manual_seed(0)  # so that untrained heads are the same at every call
     model = api.build(UNTRAINED) if name == UNTRAINED else api.load(checkpoint_folder(name))
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

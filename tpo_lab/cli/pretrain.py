@@ -13,49 +13,42 @@ from tpo_lab.cli.screen import say
 
 EXAMPLE = "tpo-lab pretrain nano --out runs/nano --threads 4"
 
+group = typer.Typer(help="Make a backbone.")
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the group."""
-    group = typer.Typer(help="Make a backbone.")
-    app.add_typer(group, name="pretrain")
 
-    # A group of one command would otherwise swallow the command's name.
-    @group.callback()
-    def _group() -> None: ...
+@command(group, "nano", example=EXAMPLE)
+def nano(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the states, the metrics and, at the end, nano/ go.")],
+    steps_tower: Annotated[int | None, typer.Option(metavar="N", min=1, help="Steps of the vision tower alone.")] = None,
+    steps_language: Annotated[int | None, typer.Option(metavar="N", min=1, help="Steps of the whole on words.")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
+) -> Result:
+    """Pretrain the nano backbone: its vision tower first, then the whole on captions and questions.
 
-    @command(group, "nano", example=EXAMPLE)
-    def nano(
-        out: Annotated[Path, typer.Option(metavar="DIR", help="Where the states, the metrics and, at the end, nano/ go.")],
-        steps_tower: Annotated[int | None, typer.Option(metavar="N", min=1, help="Steps of the vision tower alone.")] = None,
-        steps_language: Annotated[int | None, typer.Option(metavar="N", min=1, help="Steps of the whole on words.")] = None,
-        threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
-    ) -> Result:
-        """Pretrain the nano backbone: its vision tower first, then the whole on captions and questions.
+    Called again with the same folder, it goes on from the last saved state.
+    """
+    import torch
 
-        Called again with the same folder, it goes on from the last saved state.
-        """
-        import torch
+    from tpo_lab.backbones.nano import PATCH, new_nano
+    from tpo_lab.pretraining.language import LanguagePretraining, pretrain_language
+    from tpo_lab.pretraining.tower import TowerPretraining, pretrain_tower
 
-        from tpo_lab.backbones.nano import PATCH, new_nano
-        from tpo_lab.pretraining.language import LanguagePretraining, pretrain_language
-        from tpo_lab.pretraining.tower import TowerPretraining, pretrain_tower
-
-        if threads is not None:
-            torch.set_num_threads(threads)
-        tower, language = TowerPretraining(), LanguagePretraining()
-        if steps_tower is not None:
-            tower = dataclasses.replace(tower, steps=steps_tower)
-        if steps_language is not None:
-            language = dataclasses.replace(language, steps=steps_language)
-        torch.manual_seed(language.seed)
-        backbone = new_nano()
-        try:
-            say(f"the vision tower, {tower.steps} steps; progress in {out / 'tower' / 'metrics.jsonl'}")
-            accuracies = pretrain_tower(backbone.model.model.vision_tower, tower, patch=PATCH, out=out / "tower")
-            say(f"the whole model, {language.steps} steps; progress in {out / 'language' / 'metrics.jsonl'}")
-            pretrain_language(backbone, language, out=out / "language")
-        except KeyboardInterrupt:
-            raise Stopped(f"Interrupted. The same command goes on from the last state in {out}.") from None
-        backbone.save(out / "nano")
-        document = {"backbone": str(out / "nano"), "steps": {"tower": tower.steps, "language": language.steps}, "tower_accuracies": accuracies}
-        return Result(document, f"The backbone is in {out / 'nano'}; use it with: tpo-lab train --backbone {out / 'nano'}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    tower, language = TowerPretraining(), LanguagePretraining()
+    if steps_tower is not None:
+        tower = dataclasses.replace(tower, steps=steps_tower)
+    if steps_language is not None:
+        language = dataclasses.replace(language, steps=steps_language)
+    torch.manual_seed(language.seed)
+    backbone = new_nano()
+    try:
+        say(f"the vision tower, {tower.steps} steps; progress in {out / 'tower' / 'metrics.jsonl'}")
+        accuracies = pretrain_tower(backbone.model.model.vision_tower, tower, patch=PATCH, out=out / "tower")
+        say(f"the whole model, {language.steps} steps; progress in {out / 'language' / 'metrics.jsonl'}")
+        pretrain_language(backbone, language, out=out / "language")
+    except KeyboardInterrupt:
+        raise Stopped(f"Interrupted. The same command goes on from the last state in {out}.") from None
+    backbone.save(out / "nano")
+    document = {"backbone": str(out / "nano"), "steps": {"tower": tower.steps, "language": language.steps}, "tower_accuracies": accuracies}
+    return Result(document, f"The backbone is in {out / 'nano'}; use it with: tpo-lab train --backbone {out / 'nano'}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.box import Box
     from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
+    from rich.table import Table
 
     from tpo_lab.objective import LossReport
 
@@ -41,6 +43,32 @@ def show(view: RenderableType) -> None:
     console.print(view, markup=False, soft_wrap=isinstance(view, str))
 
 
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[int] = (), title: str = "") -> Table:
+    """A table of plain texts: nothing in them is read as markup.
+
+    Args:
+        columns: the heads; all empty for a table without a head.
+        rows: a text per column.
+        numbers: which columns hold numbers, from 0; they stand to the right.
+        title: above the table.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title or None, title_justify="left", show_header=any(columns), show_edge=any(columns), box=_box(any(columns)))
+    for place, name in enumerate(columns):
+        made.add_column(Text(name), justify="right" if place in numbers else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*map(Text, row))
+    return made
+
+
+def _box(has_head: bool) -> Box | None:
+    from rich import box
+
+    return box.ROUNDED if has_head else None
+
+
 def plain(value: Any) -> Any:
     """The value as JSON can hold it: numbers that are not finite become None, unknown objects their text."""
     if isinstance(value, float):
@@ -63,7 +91,13 @@ class Bars:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         if screen().is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self._progress = Progress(*columns, console=screen())
             self._progress.start()
         return self

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tpo_lab.cli.command import FILES, Result, Stopped, command
-from tpo_lab.cli.screen import Bars, say
+from tpo_lab.cli.screen import Bars, say, table
 from tpo_lab.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tpo_lab.model import TPOModel
     from tpo_lab.recipes import Recipe
     from tpo_lab.runs import RunFolder
@@ -26,40 +28,39 @@ tpo-lab train --recipe paper --dry-run
 tpo-lab train --data *.jsonl --out runs/short --stage 1 --set 1.steps=100
 """
 
+group = typer.Typer()
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the command."""
 
-    @command(app, "train", example=EXAMPLE)
-    def train(
-        recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="A preset, or a .json or .toml file.")] = "nano",
-        backbone: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="nano, a folder, or a hub id. Default: nano.")] = None,
-        data: Annotated[list[Path], typer.Option(metavar=FILES, help="Samples as JSONL; several files are joined.")] = [],  # noqa: B006
-        out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; its checkpoint/ is the trained model.")] = None,
-        stage: Annotated[str, typer.Option(metavar="1|2|2.HEAD|3a|3b|all", help="Which stages to run.")] = "all",
-        checkpoint: Annotated[str | None, typer.Option(metavar="DIR", help="Start from this checkpoint, not from a backbone.")] = None,
-        resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-        seed: Annotated[int, typer.Option(metavar="N", help="Of batches and of everything random.")] = 0,
-        set_: Annotated[list[str], typer.Option("--set", metavar="KNOB=VALUE", help="Change a knob of the recipe; repeatable.")] = [],  # noqa: B006
-        micro_batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Rows at once on one device; saves memory.")] = None,
-        threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and what each stage trains, then stop.")] = False,
-    ) -> Result:
-        """Train a model through the stages of a recipe."""
-        from tpo_lab import recipes
+@command(group, "train", example=EXAMPLE)
+def train(
+    recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="A preset, or a .json or .toml file.")] = "nano",
+    backbone: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="nano, a folder, or a hub id. Default: nano.")] = None,
+    data: Annotated[list[Path], typer.Option(metavar=FILES, help="Samples as JSONL; several files are joined.")] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; its checkpoint/ is the trained model.")] = None,
+    stage: Annotated[str, typer.Option(metavar="1|2|2.HEAD|3a|3b|all", help="Which stages to run.")] = "all",
+    checkpoint: Annotated[str | None, typer.Option(metavar="DIR", help="Start from this checkpoint, not from a backbone.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of batches and of everything random.")] = 0,
+    set_: Annotated[list[str], typer.Option("--set", metavar="KNOB=VALUE", help="Change a knob of the recipe; repeatable.")] = [],  # noqa: B006
+    micro_batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Rows at once on one device; saves memory.")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and what each stage trains, then stop.")] = False,
+) -> Result:
+    """Train a model through the stages of a recipe."""
+    from tpo_lab import recipes
 
-        chosen = recipes.recipe(recipe).replace(**_knobs(set_))
-        if not dry_run:
-            for name, value in (("--data", data), ("--out", out)):
-                if not value:
-                    raise UsageError(name, expected="a value", got=None, hint="Only --dry-run needs none.")
-        model = _model(backbone, checkpoint, chosen, frames="frames" in _knobs(set_), threads=threads)
-        chosen = chosen.for_heads(tuple(name for name in model.heads if name in chosen.heads))
-        stages = chosen.stage(stage)
-        model.add_lora(chosen.lora)
-        if dry_run or out is None:
-            return _plan(model, chosen, stages, data, seed)
-        return _fit(model, chosen, stage, data, out, resume=resume, seed=seed, micro_batch=micro_batch)
+    chosen = recipes.recipe(recipe).replace(**_knobs(set_))
+    if not dry_run:
+        for name, value in (("--data", data), ("--out", out)):
+            if not value:
+                raise UsageError(name, expected="a value", got=None, hint="Only --dry-run needs none.")
+    model = _model(backbone, checkpoint, chosen, frames="frames" in _knobs(set_), threads=threads, seed=seed)
+    chosen = chosen.for_heads(tuple(name for name in model.heads if name in chosen.heads))
+    stages = chosen.stage(stage)
+    model.add_lora(chosen.lora)
+    if dry_run or out is None:
+        return _plan(model, chosen, stages, data, seed)
+    return _fit(model, chosen, stage, data, out, resume=resume, seed=seed, micro_batch=micro_batch)
 
 
 def _fit(
@@ -69,8 +70,6 @@ def _fit(
     from tpo_lab.training import Interrupted, TrainingOptions, fit
 
     samples = read(data)
-    for table in _freeze_tables(model, recipe.stage(stage)):
-        say(table)
     began = time.monotonic()
     try:
         with Bars() as bars:
@@ -83,11 +82,10 @@ def _fit(
                 resume=resume,
                 options=TrainingOptions(seed=seed, micro_batch=micro_batch),
                 listener=bars.listen,
-                # The indented lines repeat the tables above.
-                report=lambda line: None if line.startswith(" ") else say(line),
+                report=_Announcer(model, recipe.stage(stage)),
             )
     except Interrupted as stop:
-        raise Stopped(f"{stop} The same command with --resume does it.") from stop
+        raise Stopped(f"{stop} The run is in {out}.") from stop
     return _summary(run, recipe, time.monotonic() - began)
 
 
@@ -105,7 +103,9 @@ def _knobs(settings: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _model(backbone: str | None, checkpoint: str | None, recipe: Recipe, *, frames: bool, threads: int | None) -> TPOModel:
+def _model(
+    backbone: str | None, checkpoint: str | None, recipe: Recipe, *, frames: bool, threads: int | None, seed: int
+) -> TPOModel:
     import torch
 
     from tpo_lab import api
@@ -113,6 +113,8 @@ def _model(backbone: str | None, checkpoint: str | None, recipe: Recipe, *, fram
 
     if threads is not None:
         torch.set_num_threads(threads)
+    # Heads and task tokens are drawn when they are built, long before the training seeds itself.
+    torch.manual_seed(seed)
     if checkpoint is None:
         # A backbone knows best how many frames it was pretrained with; only an explicit setting changes that.
         return api.build(backbone or "nano", recipe=recipe, num_frames=recipe.frames if frames else None)
@@ -121,10 +123,25 @@ def _model(backbone: str | None, checkpoint: str | None, recipe: Recipe, *, fram
     return api.load(checkpoint_folder(checkpoint))
 
 
-def _freeze_tables(model: TPOModel, stages: Sequence[Stage]) -> list[Any]:
+class _Announcer:
+    """Says what a run reports, with each stage's freeze table in place of the lines that list its trained parts alone."""
+
+    def __init__(self, model: TPOModel, stages: Sequence[Stage]) -> None:
+        self.model, self.stages = model, stages
+
+    def __call__(self, line: str) -> None:
+        if line.startswith(" "):
+            return
+        say(line)
+        for stage in self.stages:
+            if line.startswith(f"stage {stage.name}:"):
+                say(_freeze_table(self.model, stage))
+
+
+def _freeze_table(model: TPOModel, stage: Stage, title: str = "") -> Table:
     from tpo_lab import freeze
 
-    return [freeze.table(freeze.FreezePlan.of(stage), model.named_parts(), f"stage {stage.name}: {stage.title}") for stage in stages]
+    return freeze.table(freeze.FreezePlan.of(stage), model.named_parts(), title)
 
 
 def _plan(model: TPOModel, recipe: Recipe, stages: Sequence[Stage], data: Sequence[Path], seed: int) -> Result:
@@ -144,23 +161,23 @@ def _plan(model: TPOModel, recipe: Recipe, stages: Sequence[Stage], data: Sequen
         "samples": {task: len(group) for task, group in groups.items()},
         "stages": [{"name": stage.name, "title": stage.title, "steps": steps[stage.name], **shapes[stage.name]} for stage in stages],
     }
+    tables = [_freeze_table(model, stage, f"stage {stage.name}: {stage.title}") for stage in stages]
     counted = ", ".join(f"{name} {count if count is not None else 'by the data'}" for name, count in steps.items())
-    return Result(document, Group(recipe.describe(), *_freeze_tables(model, stages), f"Steps: {counted}. Nothing was trained."))
+    return Result(document, Group(recipe.describe(), *tables, f"Steps: {counted}. Nothing was trained."))
 
 
 def _summary(run: RunFolder, recipe: Recipe, seconds: float) -> Result:
     from rich.console import Group
-    from rich.table import Table
 
     by_stage: dict[str, list[dict[str, Any]]] = {}
     for line in run.metrics():
         by_stage.setdefault(line["stage"], []).append(line)
     stages = [
-        {"name": name, "steps": len(lines), "first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"]} for name, lines in by_stage.items()
+        {"name": name, "steps": len(lines), "first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"]}
+        for name, lines in by_stage.items()
     ]
-    table = Table("stage", "steps", "loss at first", "loss at last")
-    for stage in stages:
-        table.add_row(stage["name"], str(stage["steps"]), f"{stage['first_loss']:.4g}", f"{stage['last_loss']:.4g}")
+    rows = [(line["name"], str(line["steps"]), f"{line['first_loss']:.4g}", f"{line['last_loss']:.4g}") for line in stages]
+    losses = table(("stage", "steps", "loss at first", "loss at last"), rows, numbers=(1, 2, 3))
     trained = run.path / "checkpoint"
     document = {"run": str(run.path), "checkpoint": str(trained), "recipe": recipe.name, "stages": stages, "seconds": round(seconds, 1)}
-    return Result(document, Group(table, f"Trained in {seconds:.0f} s: {trained}"))
+    return Result(document, Group(losses, f"Trained in {seconds:.0f} s: {trained}"))

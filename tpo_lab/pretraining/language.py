@@ -110,7 +110,9 @@ def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, 
         backbone.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
-    loader = torch.utils.data.DataLoader(Stream(model, settings, start), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+    loader = torch.utils.data.DataLoader(
+        Stream(model, settings, start), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+    )
     began, recent = time.monotonic(), []
     model.train()
     for step, batch in enumerate(loader, start):
@@ -122,12 +124,17 @@ def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, 
             group["lr"] = settings.learning_rate * factor * group["scale"]
         report = model.losses(batch, model(batch))
         optimizer.zero_grad()
-        report.total.backward()
+        report.total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"] if p.grad is not None], 1.0)
         optimizer.step()
         recent.append(float(report.terms["mlm"].detach()))
         if (step + 1) % 25 == 0:
-            entry = {"step": step + 1, "seconds": round(time.monotonic() - began, 1), "things": settings.things(step)[1], "mlm": sum(recent) / len(recent)}
+            entry = {
+                "step": step + 1,
+                "seconds": round(time.monotonic() - began, 1),
+                "things": settings.things(step)[1],
+                "mlm": sum(recent) / len(recent),
+            }
             recent = []
             with (out / "metrics.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")

@@ -26,7 +26,7 @@ PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 
 @dataclass(frozen=True)
 class TowerPretraining:
-    """Settings of the tower's pretraining; reconstruction is on pixels averaged over `pool` x `pool`."""
+    """Settings of the tower's pretraining; reconstruction is on pixels averaged over `pool` x `pool`, scores on `held_frames` frames."""
 
     steps: int = 2500
     batch_size: int = 64
@@ -34,35 +34,63 @@ class TowerPretraining:
     weight_decay: float = 0.02
     warmup_ratio: float = 0.05
     reconstruction_weight: float = 1.0
-    pool: int = 2
+    pool: int = 4
     seed: int = 0
-    checkpoint_every: int = 200
+    checkpoint_every: int = 100
+    held_frames: int = 256
 
 
 class PatchReadout(nn.Module):
-    """Linear readouts of the attributes and of the pixels from patch features; thrown away after pretraining."""
+    """Linear readouts of attributes and pixels; thrown away after pretraining.
 
-    def __init__(self, width: int, patch: int, pool: int) -> None:
+    Attributes are read twice: from each patch, and, for all patches of a block at once, from the block's mean, which is all that the
+    connector hands to the language model. So a patch must also carry where in its block it is, or boxes could never be exact.
+
+    Args:
+        width: of the patch features.
+        patch: side of a patch in pixels.
+        pool: pixels are averaged over pool x pool before they are reconstructed.
+        block: patches per side that the connector averages into one visual token.
+    """
+
+    def __init__(self, width: int, patch: int, pool: int, block: int = 2) -> None:
         super().__init__()
-        self.patch, self.pool = patch, pool
-        self.attributes = nn.ModuleDict({name: nn.Linear(width, len(classes)) for name, classes in ATTRIBUTES.items()})
-        self.pixels = nn.Linear(width, 3 * (patch // pool) ** 2)
+        self.patch, self.pool, self.block = patch, pool, block
+        self.from_patch = nn.ModuleDict({name: nn.Linear(width, len(classes)) for name, classes in ATTRIBUTES.items()})
+        self.from_block = nn.ModuleDict({name: nn.Linear(width, block**2 * len(classes)) for name, classes in ATTRIBUTES.items()})
+        self.pixels = nn.Linear(width, 3 * (block * patch // pool) ** 2)
+
+    def _in_blocks(self, patches: torch.Tensor) -> torch.Tensor:
+        """[frame, patch, ...] to [frame, block, patch of the block, ...]."""
+        side = round(patches.shape[1] ** 0.5) // self.block
+        split = patches.unflatten(1, (side, self.block, side, self.block)).transpose(2, 3)
+        return split.flatten(3, 4).flatten(1, 2)
+
+    def _logits(self, features: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [frame, block, patch of the block, class], from the patches and from the blocks' means."""
+        blocks = self._in_blocks(features)
+        seen = self.from_block[name](blocks.mean(2)).unflatten(-1, (self.block**2, -1))
+        return self.from_patch[name](blocks), seen
 
     def losses(self, features: torch.Tensor, frames: torch.Tensor, labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Mean losses; `features` [frame, patch, width], `frames` normalised [frame, 3, h, w], labels [frame, patch]."""
-        losses = {name: F.cross_entropy(layer(features).flatten(0, 1), labels[name].flatten()) for name, layer in self.attributes.items()}
-        small = F.avg_pool2d(frames, self.pool)
-        target = F.unfold(small, self.patch // self.pool, stride=self.patch // self.pool).transpose(1, 2)
-        losses["pixels"] = F.mse_loss(self.pixels(features), target)
+        losses = {}
+        for name in ATTRIBUTES:
+            target = self._in_blocks(labels[name]).flatten()
+            losses[name] = sum(F.cross_entropy(logits.flatten(0, 2), target) for logits in self._logits(features, name))
+        side = self.block * self.patch // self.pool
+        pixels = F.unfold(F.avg_pool2d(frames, self.pool), side, stride=side).transpose(1, 2)
+        losses["pixels"] = F.mse_loss(self.pixels(self._in_blocks(features).mean(2)), pixels)
         return losses
 
     @torch.no_grad()
     def accuracies(self, features: torch.Tensor, labels: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Share of right labels among the patches that show something."""
+        """Share of right labels among the patches that show something, read from the patch ("colour") and from its block ("colour/block")."""
         found = {}
-        for name, layer in self.attributes.items():
-            shown = labels[name] > 0
-            found[name] = float((layer(features).argmax(-1) == labels[name])[shown].float().mean())
+        for name in ATTRIBUTES:
+            target = self._in_blocks(labels[name])
+            for suffix, logits in zip(("", "/block"), self._logits(features, name), strict=True):
+                found[name + suffix] = float((logits.argmax(-1) == target)[target > 0].float().mean())
         return found
 
 
@@ -84,11 +112,21 @@ def _features(tower: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     return tower(pixels, output_hidden_states=True).hidden_states[-1]  # type: ignore[no-any-return]
 
 
-def pretrain_tower(tower: nn.Module, settings: TowerPretraining, *, patch: int, out: Path, workers: int = 1) -> dict[str, float]:
+@torch.no_grad()
+def _scores(tower: nn.Module, readout: PatchReadout, held: PatchBatch) -> dict[str, float]:
+    pixels = normalise(held.frames)
+    labels = {name: torch.from_numpy(rows) for name, rows in held.labels.items()}
+    training = tower.training
+    features = _features(tower.eval(), pixels)
+    tower.train(training)
+    return {**readout.accuracies(features, labels), "pixels": float(readout.losses(features, pixels, labels)["pixels"])}
+
+
+def pretrain_tower(tower: Any, settings: TowerPretraining, *, patch: int, out: Path, workers: int = 1) -> dict[str, float]:
     """Train the tower in place; writes metrics.jsonl and a resumable tower.pt under `out`.
 
     Returns:
-        accuracies per attribute on frames of scenes never trained on, over patches that show something.
+        accuracies per attribute on frames of scenes never trained on, over patches that show something, and the error of the "pixels".
     """
     torch.manual_seed(settings.seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -96,9 +134,7 @@ def pretrain_tower(tower: nn.Module, settings: TowerPretraining, *, patch: int, 
     readout = PatchReadout(width, patch, settings.pool)
     parameters = [*tower.parameters(), *readout.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
-    held = next(patch_batches(256, seed=settings.seed + 10_000, patch=patch))
-    held_pixels = normalise(held.frames)
-    held_labels = {name: torch.from_numpy(rows) for name, rows in held.labels.items()}
+    held = next(patch_batches(settings.held_frames, seed=settings.seed + 10_000, patch=patch))
     checkpoint, start = out / "tower.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -108,6 +144,8 @@ def pretrain_tower(tower: nn.Module, settings: TowerPretraining, *, patch: int, 
         start = state["step"]
     loader = iter(torch.utils.data.DataLoader(_Stream(settings, patch, settings.seed + 1 + start), batch_size=None, num_workers=workers))
     began, scores = time.monotonic(), {}
+    if start >= settings.steps:
+        scores = _scores(tower, readout, held)
     tower.train()
     for step in range(start, settings.steps):
         batch = next(loader)
@@ -118,21 +156,17 @@ def pretrain_tower(tower: nn.Module, settings: TowerPretraining, *, patch: int, 
         losses = readout.losses(_features(tower, pixels), pixels, labels)
         total = sum(losses[name] for name in ATTRIBUTES) + settings.reconstruction_weight * losses["pixels"]
         optimizer.zero_grad()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
-            tower.eval()
-            with torch.no_grad():
-                features = _features(tower, held_pixels)
-                scores = readout.accuracies(features, held_labels)
-                scores["pixels"] = float(readout.losses(features, held_pixels, held_labels)["pixels"])
-            tower.train()
+            scores = _scores(tower, readout, held)
             with (out / "metrics.jsonl").open("a") as log:
                 log.write(json.dumps({"step": step + 1, "seconds": round(time.monotonic() - began, 1), **scores}) + "\n")
             partial = checkpoint.with_suffix(".partial")
             torch.save(
-                {"tower": tower.state_dict(), "readout": readout.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, partial
+                {"tower": tower.state_dict(), "readout": readout.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
+                partial,
             )
             partial.replace(checkpoint)
     tower.eval()

@@ -24,6 +24,7 @@ from tpo_lab.datasets.world.words import COLOURS, HELD_OUT_EVENTS, HELD_OUT_LOOK
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
 _ABOUT_ITS_LOOK = {"colour": "What colour is {}?", "shape": "What shape is {}?", "material": "Is {} plain, striped or dotted?"}
+_COMES_OR_GOES = ("enter", "leave", "approach")
 _NEVER_PAUSES = ("still", "straight", "bounce", "orbit")
 
 
@@ -154,8 +155,10 @@ def _about_one(facts: Facts, thing: int, rng: random.Random) -> list[Question]:
         asked.append(Question("direction", f"Which way does {subject.text} move?", item.heading))
     mine = [event for event in facts.events if event.thing == thing]
     about_it = [event for event in facts.happenings if thing in (event.thing, event.partner)]
-    if len(about_it) == len(mine) <= 1 and all(is_unmistakable(facts, event) for event in mine):
-        asked.append(Question("event", f"What happens to {subject.text}?", event_phrase(facts, mine[0]) if mine else "nothing"))
+    if len(about_it) == len(mine) == 1 and is_unmistakable(facts, mine[0]):
+        asked.append(Question("event", f"What happens to {subject.text}?", event_phrase(facts, mine[0])))
+    elif not about_it and item.motion not in _COMES_OR_GOES:
+        asked.append(Question("event", f"What happens to {subject.text}?", "nothing"))
     for event in mine:
         if len(event.windows) == 1 and is_unmistakable(facts, event):
             asked.append(Question("when", f"When is it that {subject.text} {event_phrase(facts, event)}?", facts.when(event)))

@@ -1,0 +1,174 @@
+"""`tpo-lab predict`: one JSON answer, pictures that show it, and a sentence for boxes and videos that will not do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+
+from tpo_lab.answer import Answer
+from tpo_lab.cli.overlays import frames_picture, write_overlays
+from tpo_lab.cli.predict import parse_box
+from tpo_lab.drawing import GROUND_TRUTH, PREDICTION
+from tpo_lab.errors import UsageError
+from tpo_lab.heads.base import ClipInfo
+
+REAL = Path(os.environ.get("TPO_LAB_REAL", Path(__file__).parents[2].parent / "shared" / "real"))
+needs_real = pytest.mark.skipif(not (REAL / "videos").is_dir(), reason="the real sample videos are not on this machine")
+
+STRUCTURED = {
+    "region": {"boxes_xyxy": [[4.0, 6.0, 40.0, 44.0]]},
+    "temporal": {"windows_sec": [[0.5, 1.25]], "saliency": [[0.25, 0.1], [0.75, 0.9], [1.75, 0.3]]},
+}
+
+
+def share_of(image: Image.Image, colour: str) -> float:
+    return float((np.asarray(image.convert("RGB")) == ImageColor.getrgb(colour)).all(-1).mean())
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """Models answer with a box and a window, whatever is asked; gives what they were asked."""
+    asked: list[dict] = []
+
+    def ask(model, video, question, **options):
+        asked.append({"video": video, "question": question, **options})
+        return Answer("It is here <region> then <temporal>", ("region", "temporal"), STRUCTURED), ClipInfo(64, 48, 2.0, (0.25, 1.0, 1.75))
+
+    monkeypatch.setattr("tpo_lab.answer.ask", ask)
+    return asked
+
+
+def test_answer_of_a_model_is_one_document(call, trained: Path, clip: Path):
+    done = call("predict", trained, clip, "Where is it?", "--box", "1,2,30,40", "--start", 0.5, "--end", 1.5, "--json")
+    assert done.status == 0, done.err
+    found = done.document
+    assert {"text", "task", "boxes_xyxy", "windows_sec", "saliency", "structured", "truncated"} <= found.keys()
+    assert isinstance(found["text"], str)
+    assert (found["question"], found["start_sec"], found["duration_sec"]) == ("Where is it?", 0.5, pytest.approx(1.0))
+
+
+def test_call_reaches_the_model_word_by_word(call, clip: Path, answers: list[dict]):
+    words = ("--box", "1,2,30,40", "--box=0,0,8,8.5", "--on-corrupt", "drop", "--start", 0.25, "--end", 1.75)
+    assert call("predict", "nano", clip, "Where is <prompt:0>?", *words).status == 0
+    options = {"boxes": [(1, 2, 30, 40), (0, 0, 8, 8.5)], "start_sec": 0.25, "end_sec": 1.75, "on_corrupt": "drop"}
+    assert answers == [{"video": clip, "question": "Where is <prompt:0>?", **options}]
+
+
+def test_person_sees_text_box_and_window(call, clip: Path, answers: list[dict]):
+    done = call("predict", "nano", clip, "Where?")
+    assert "text It is here <region> then <temporal>" in done.words
+    assert "task region+temporal box (pixels) 4.0, 6.0, 40.0, 44.0 window 0.50 to 1.25 s" in done.words
+
+
+def test_out_holds_answer_frames_and_timeline(call, clip: Path, answers: list[dict], tmp_path: Path):
+    done = call("predict", "nano", clip, "Where?", "--box", "1,2,30,40", "--out", tmp_path / "a" / "b", "--json")
+    assert done.status == 0, done.err
+    names = ["answer.json", "frames.png", "timeline.png"]
+    assert done.document["files"] == [str(tmp_path / "a" / "b" / name) for name in names]
+    assert json.loads((tmp_path / "a" / "b" / "answer.json").read_text()) == done.document
+    with Image.open(tmp_path / "a" / "b" / "frames.png") as image:
+        assert share_of(image, GROUND_TRUTH) > 0 and share_of(image, PREDICTION) > 0
+    with Image.open(tmp_path / "a" / "b" / "timeline.png") as image:
+        bar = np.flatnonzero((np.asarray(image.convert("RGB"))[10] == ImageColor.getrgb(PREDICTION)).all(-1))
+        seconds_per_pixel = (1.25 - 0.5) / (bar[-1] - bar[0])
+        assert (bar[-1] - bar[0]) * seconds_per_pixel == pytest.approx(0.75) and 720 / 4 < bar[0] < bar[-1] < 720 * 3 / 4
+
+
+def test_answer_without_a_window_has_no_timeline(call, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tpo_lab.answer.ask", lambda *_, **__: (Answer("three"), ClipInfo(64, 48, 2.0, (0.5, 1.5))))
+    done = call("predict", "nano", clip, "How many?", "--out", tmp_path, "--json")
+    assert done.document["task"] is None
+    assert [Path(file).name for file in done.document["files"]] == ["answer.json", "frames.png"]
+    assert not (tmp_path / "timeline.png").exists()
+
+
+def document(**changes) -> dict:
+    return {"question": "Q", "text": "A", "boxes_xyxy": [], "windows_sec": [], "saliency": [], **changes}
+
+
+def test_boxes_are_drawn_on_the_last_frame_and_prompts_on_the_first():
+    frames = np.stack([np.full((240, 320, 3), 60 + 40 * index, np.uint8) for index in range(3)])
+    first = np.full((240, 320, 3), 10, np.uint8)
+    image = frames_picture(frames, [0.1, 0.5, 0.9], document(boxes_xyxy=[[200.0, 100.0, 100.0, 220.0]]), first, [[10, 20, 60, 80]])
+    pixels = np.asarray(image.convert("RGB"))
+    found = {colour: np.argwhere((pixels == ImageColor.getrgb(colour)).all(-1)) for colour in (GROUND_TRUTH, PREDICTION)}
+    # A gap of 4, the first frame of 320 pixels, another gap, the last frame: the box from 100 to 200 and its tag lie there.
+    assert found[GROUND_TRUTH][:, 1].max() < 4 + 320
+    assert (found[PREDICTION][:, 1].min(), found[PREDICTION][:, 1].max()) == (4 + 320 + 4 + 100, 4 + 320 + 4 + 199)
+    assert (pixels == 10).all(-1).sum() > 200 * 300, "the frame under the prompt is the very first one"
+
+
+def test_frames_in_a_window_are_framed():
+    frames = np.zeros((4, 240, 320, 3), np.uint8)
+    images = [frames_picture(frames, [0.0, 1.0, 2.0, 3.0], document(windows_sec=windows)) for windows in ([], [[1.0, 2.0]], [[1.0, 2.5]])]
+    shares = [share_of(image.crop((0, image.height - 140, image.width, image.height)), PREDICTION) for image in images]
+    assert shares[0] == 0 < shares[1] and shares[2] == pytest.approx(2 * shares[1])
+
+
+def test_small_frames_are_enlarged_and_large_ones_keep_their_size():
+    small, large = (frames_picture(np.zeros((2, h, w, 3), np.uint8), [0.0, 1.0], document()) for h, w in ((48, 64), (480, 640)))
+    assert small.width >= 64 * 5 and large.width == 640 + 2 * 4
+
+
+def test_failure_of_the_pictures_writes_nothing(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"no such file"):
+        write_overlays(document(video="absent.mp4"), tmp_path / "o", (0.0, 1.0), prompts=[], num_frames=2, on_corrupt="raise")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "a,b,c,d", "", "1,2,nan,4", "1;2;3;4", "1,2,inf,4"])
+def test_text_that_is_no_box_is_refused(text: str):
+    with pytest.raises(UsageError, match=rf"--box: expected x0,y0,x1,y1 in pixels.*got '{text}'"):
+        parse_box(text)
+
+
+def test_box_is_four_numbers():
+    assert parse_box("1, 2.5,-3,4e2") == (1.0, 2.5, -3.0, 400.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--box", "10,10,400,20"], "inside the frame of 64 x 48 pixels"),
+        (["--box", "1,2,3"], "got '1,2,3'"),
+        (["--on-corrupt", "rasie"], "Did you mean 'raise'?"),
+        (["--start", "9"], "expected a time before the end"),
+        (["--start", "1", "--end", "0.5"], "end_sec: expected a time of at least start_sec (1.0 s), got 0.5."),
+    ],
+)
+def test_wrong_option_is_a_sentence(call, clip: Path, words: list[str], message: str):
+    done = call("predict", "nano", clip, "Where?", *words)
+    assert done.status == 2 and message in done.err
+
+
+def test_unknown_model_video_and_empty_question_are_sentences(call, clip: Path, tmp_path: Path):
+    done = call("predict", "nano-tp", clip, "Where?")
+    assert done.status == 2 and "got 'nano-tp'. Did you mean 'nano-tpo'" in done.err
+    done = call("predict", "nano", tmp_path / "absent.mp4", "Where?")
+    assert done.status == 2 and "absent.mp4: expected a video" in done.err
+    assert call("predict", "nano", clip, " ").err == "error: question: expected some words, got ' '.\n"
+    done = call("predict", tmp_path, clip, "Where?")
+    assert done.status == 2 and "checkpoint: expected a folder with tpo.json" in done.err
+
+
+def test_file_cut_off_in_the_middle(call, clip: Path, tmp_path: Path):
+    (tmp_path / "half.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 3])
+    done = call("predict", "nano", tmp_path / "half.mp4", "Where?")
+    assert done.status == 2 and "half.mp4" in done.err and done.err.count("\n") == 1
+
+
+@needs_real
+def test_corrupt_video_is_refused_dropped_or_warned_about(call, tmp_path: Path):
+    video = REAL / "videos" / "decord_corrupted.mp4"
+    done = call("predict", "nano", video, "What is this?")
+    assert done.status == 2 and "decord_corrupted.mp4: expected" in done.err and "on_corrupt=" in done.err
+    assert call("predict", "nano", video, "What is this?", "--on-corrupt", "drop", "--out", tmp_path).status == 0
+    assert (tmp_path / "frames.png").exists()
+    done = call("predict", "nano", video, "What is this?", "--on-corrupt", "warn", "--json")
+    assert done.status == 0 and done.err.startswith("warning: ")
+    assert done.document["duration_sec"] > 0

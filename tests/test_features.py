@@ -1,0 +1,126 @@
+"""The feature cache equals the encoder, whatever it is asked for and whatever it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tpo_lab.batch import Row
+from tpo_lab.features import FeatureCache
+from tpo_lab.heads import Head
+from tpo_lab.heads.base import Visual
+from tpo_lab.media import Frames
+from tpo_lab.model import TPOModel
+from tpo_lab.sample import Sample
+
+
+class Patches(Head[Tensor, Tensor]):
+    """A head that needs the tower's patches."""
+
+    name = "patches"
+    needs = frozenset({"frame_features"})
+
+    def predict(self, task_embedding: Tensor, visual: Visual) -> Tensor:
+        return task_embedding
+
+    def losses(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+@pytest.fixture
+def rows(tiny: TPOModel, world: Callable[..., list[Sample]]) -> list[Row]:
+    frames = Frames(tiny.backbone)
+    found = [frames.row(world(index, "conversation")[:1]) for index in range(3)]
+    return [*found, Row(found[0].frames[:1], found[0].clip, found[0].samples, "image")]
+
+
+@pytest.fixture
+def encoded(tiny: TPOModel, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of the rows that the model encodes, in order."""
+    keys: list[str] = []
+    encode = tiny.encode_video
+
+    def counted(rows: list[Row]) -> Any:
+        keys.extend(row.key for row in rows)
+        return encode(rows)
+
+    monkeypatch.setattr(tiny, "encode_video", counted)
+    return keys
+
+
+def test_cached_features_are_the_encoders_to_half_precision(tiny: TPOModel, rows: list[Row]) -> None:
+    with torch.no_grad():
+        direct = tiny.encode_video(rows)
+    for expected, found in zip(direct, FeatureCache(tiny)(rows), strict=True):
+        assert found.tokens.dtype == torch.float32
+        assert torch.allclose(found.tokens, expected.tokens, rtol=1e-3, atol=1e-5)
+        assert found.tokens.shape == expected.tokens.shape
+
+
+def test_model_gives_the_same_with_cached_features(tiny: TPOModel, rows: list[Row]) -> None:
+    batch = tiny.collate(rows)
+    with torch.no_grad():
+        assert torch.allclose(tiny(batch, FeatureCache(tiny)(rows)).logits, tiny(batch).logits, atol=2e-2)
+
+
+def test_each_clip_is_encoded_once(tiny: TPOModel, rows: list[Row], encoded: list[str]) -> None:
+    cache = FeatureCache(tiny)
+    cache([rows[0], rows[1], rows[0]])
+    found = cache([rows[3], rows[1]])
+    assert encoded == [rows[0].key, rows[1].key, "image"]
+    assert [len(features.frames[0]) for features in found] == [1, 4]
+
+
+def test_features_do_not_depend_on_the_batch_or_on_what_is_held(tiny: TPOModel, rows: list[Row]) -> None:
+    full, empty = FeatureCache(tiny), FeatureCache(tiny, limit_bytes=0)
+    full(rows[:2])
+    for first, second in zip(full(rows), empty(rows[::-1])[::-1], strict=True):
+        assert torch.equal(first.tokens, second.tokens)
+
+
+def test_a_full_cache_encodes_again_and_gives_the_same(tiny: TPOModel, rows: list[Row], encoded: list[str]) -> None:
+    (one,) = FeatureCache(tiny)(rows[:1])
+    encoded.clear()
+    cache = FeatureCache(tiny, limit_bytes=one.tokens.numel() * 2)
+    first, second = cache(rows[:2]), cache(rows[:2])
+    assert encoded == [rows[0].key, rows[1].key, rows[1].key]
+    assert all(torch.equal(before.tokens, after.tokens) for before, after in zip(first, second, strict=True))
+
+
+def test_patches_are_kept_only_for_a_head_that_needs_them(build_tiny: Callable[..., TPOModel], rows: list[Row]) -> None:
+    (without,) = FeatureCache(build_tiny())(rows[:1])
+    (kept,) = FeatureCache(build_tiny([Patches(64)]))(rows[:1])
+    assert (without.frames.numel(), kept.frames.shape) == (0, (1, 4, 64, 32))
+    assert kept.frames.any()
+
+
+def test_cache_takes_no_gradient_encodes_in_evaluation_mode_and_leaves_the_mode(tiny: TPOModel, rows: list[Row]) -> None:
+    tower = tiny.backbone.model.model.vision_tower
+    tower.dropout = nn.Dropout(0.9)
+    tower.register_forward_hook(
+        lambda module, args, output: setattr(output, "hidden_states", tuple(map(tower.dropout, output.hidden_states)))
+    )
+    tiny.train()
+    (found,) = FeatureCache(tiny)(rows[:1])
+    assert not found.tokens.requires_grad
+    assert tiny.training and tower.dropout.training
+    (expected,) = tiny.eval().encode_video(rows[:1])
+    assert torch.allclose(found.tokens, expected.tokens, rtol=1e-3, atol=1e-5), "dropout must not be frozen into the features"
+
+
+def test_frames_are_kept_up_to_the_limit(tiny: TPOModel, world: Callable[..., list[Sample]], monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    load = Frames._load
+    monkeypatch.setattr(Frames, "_load", lambda self, sample: loads.append(sample.media.path) or load(self, sample))
+    clips = [world(index, "conversation")[:1] for index in (0, 1, 0, 1)]
+    size = Frames(tiny.backbone).row(clips[0]).frames.nbytes
+    for limit, expected in ((2 * size, 2), (size, 3), (0, 4)):
+        loads.clear()
+        frames = Frames(tiny.backbone, limit_bytes=limit)
+        rows = [frames.row(clip) for clip in clips]
+        assert len(loads) == expected
+        assert torch.equal(rows[0].frames, rows[2].frames) and rows[0].clip == rows[2].clip

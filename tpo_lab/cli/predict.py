@@ -1,0 +1,86 @@
+"""`tpo-lab predict`: one question about one video or image, answered as JSON and as pictures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tpo_lab.cli.command import Result, command
+from tpo_lab.cli.screen import table
+from tpo_lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+EXAMPLE = """
+tpo-lab predict nano-tpo clip.mp4 "When does the red ball stop?" --out answer
+tpo-lab predict runs/first clip.mp4 "Where does this go?" --box 12,30,96,120 --json
+"""
+
+group = typer.Typer()
+
+
+@command(group, "predict", example=EXAMPLE)
+def predict(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or run folder, nano-tpo, or nano (untrained heads).")
+    ],
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video, an image, a folder of images or a pattern of them.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask; may say <prompt:0> where it means the first box.")],
+    box: Annotated[
+        list[str], typer.Option(metavar="X0,Y0,X1,Y1", help="Point at this box, in pixels of the first frame; repeatable.")
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write answer.json, frames.png and timeline.png there.")] = None,
+    on_corrupt: Annotated[str, typer.Option(metavar="raise|drop|warn", help="What to do with damaged frames.")] = "raise",
+    start: Annotated[float, typer.Option(metavar="SEC", help="Where the clip begins in the video.")] = 0.0,
+    end: Annotated[float | None, typer.Option(metavar="SEC", help="Where it ends; its end by default.")] = None,
+) -> Result:
+    """Answer a question about a video.
+
+    Times in the answer count from the start of the clip, boxes are pixels of its frames.
+    """
+    boxes = [parse_box(text) for text in box]
+    if not question.strip():
+        raise UsageError("question", expected="some words", got=question)
+    from tpo_lab.answer import ask
+    from tpo_lab.cli.models import open_model
+
+    model = open_model(checkpoint)
+    answer, clip = ask(model, video, question, boxes=boxes, start_sec=start, end_sec=end, on_corrupt=on_corrupt)
+    asked = {"video": str(video), "question": question, "start_sec": start, "duration_sec": clip.duration_sec}
+    document: dict[str, Any] = {**answer.to_dict(), **asked}
+    if out is not None:
+        from tpo_lab.cli.overlays import write_overlays
+
+        window = (start, start + clip.duration_sec)
+        document["files"] = write_overlays(document, out, window, prompts=boxes, num_frames=len(clip.times_sec), on_corrupt=on_corrupt)
+    return Result(document, _view(document))
+
+
+def parse_box(text: str) -> tuple[float, ...]:
+    """`x0,y0,x1,y1` as four numbers; whether they lie in the frame is found when the frame is known.
+
+    Raises:
+        UsageError: not four finite numbers.
+    """
+    try:
+        edges = tuple(float(piece) for piece in text.split(","))
+    except ValueError:
+        edges = ()
+    if len(edges) != 4 or not all(math.isfinite(edge) for edge in edges):
+        raise UsageError("--box", expected="x0,y0,x1,y1 in pixels, such as 12,30,96,120", got=text)
+    return edges
+
+
+def _view(document: dict[str, Any]) -> Table:
+    rows = [
+        ("text", document["text"] + (" ... (cut at the limit)" if document["truncated"] else "")),
+        ("task", document["task"] or "plain text"),
+        *(("box (pixels)", ", ".join(f"{edge:.1f}" for edge in box)) for box in document["boxes_xyxy"]),
+        *(("window", f"{start:.2f} to {end:.2f} s") for start, end in document["windows_sec"]),
+        *(("written", file) for file in document.get("files", [])),
+    ]
+    return table(("", ""), rows)

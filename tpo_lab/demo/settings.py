@@ -1,0 +1,42 @@
+"""How much the demo does: sizes of the data, lengths of the stages, how much is evaluated and shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tpo_lab.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """Sizes of one demo. A clip carries about nine samples.
+
+    Attributes:
+        train_samples, val_samples, test_samples: written to each split.
+        steps: of every stage; 0 takes the recipe's.
+        eval_samples: of the validation split, that each notebook looks at before and after.
+        tested: samples of the test split that are evaluated before and after.
+        examples: predictions per head that the report shows.
+        recipe: the recipe's name.
+    """
+
+    train_samples: int = 28_000
+    val_samples: int = 600
+    test_samples: int = 600
+    steps: int = 0
+    eval_samples: int = 120
+    tested: int = 600
+    examples: int = 6
+    recipe: str = "nano"
+
+    def __post_init__(self) -> None:
+        for name in ("train_samples", "val_samples", "test_samples", "eval_samples", "tested", "examples"):
+            if getattr(self, name) < 1:
+                raise UsageError(name, expected="at least 1", got=getattr(self, name))
+        if self.steps < 0:
+            raise UsageError("steps", expected="0 (as the recipe says) or more", got=self.steps)
+
+
+FULL = DemoSettings()
+SMOKE = DemoSettings(train_samples=240, val_samples=60, test_samples=60, steps=2, eval_samples=18, tested=36, examples=3)
+"""Shows that every part runs, in a minute or two; its figures mean nothing."""

@@ -1,0 +1,42 @@
+"""The demo's data: the synthetic world as real mp4 clips with their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tpo_lab.datasets.world.synth import synthesise
+
+_SIZES = {"train": 6000, "val": 400}
+
+
+def world_data(
+    folder: Path | str,
+    *,
+    seed: int = 0,
+    sizes: dict[str, int] | None = None,
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """A folder with `<split>.jsonl` of every split in `sizes`: splits that are there already, whoever made them, are left as they are.
+
+    Args:
+        sizes: samples by split; a training and a validation split for a notebook where None.
+        processes: how many write clips.
+        progress: called with the samples written so far and their number over all splits.
+
+    Returns:
+        The folder.
+    """
+    sizes = sizes or _SIZES
+    total, done = sum(sizes.values()), 0
+    for split, samples in sizes.items():
+        if not (Path(folder) / f"{split}.jsonl").exists():
+            tell = None if progress is None else _shifted(progress, done, total)
+            synthesise(folder, samples=samples, seed=seed, split=split, processes=processes, progress=tell)
+        done += samples
+    return Path(folder)
+
+
+def _shifted(progress: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
+    return lambda done, _: progress(before + done, total)

@@ -1,0 +1,28 @@
+"""What a person looks at after a run: charts, pictures of predictions beside the ground truth, and one page that opens offline.
+
+Every number is given by the caller; only `comparison` computes any.
+"""
+
+from __future__ import annotations
+
+from tpo_lab.report.charts import Panel, Svg, confusion_chart, line_chart, loss_chart
+from tpo_lab.report.comparison import Row, comparison, overlap
+from tpo_lab.report.page import Example, Page, render
+from tpo_lab.report.pictures import box_picture, clip_sheet, window_picture
+
+__all__ = [
+    "Example",
+    "Page",
+    "Panel",
+    "Row",
+    "Svg",
+    "box_picture",
+    "clip_sheet",
+    "comparison",
+    "confusion_chart",
+    "line_chart",
+    "loss_chart",
+    "overlap",
+    "render",
+    "window_picture",
+]

@@ -1,0 +1,160 @@
+"""Predictions over the frames of a clip beside the ground truth, as in the paper's Figures 4 and 7; used by notebooks and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, contact_sheet, draw_boxes, timeline
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from tpo_lab.backbones import Backbone
+    from tpo_lab.sample import Sample
+
+TRUTH, MODEL = "truth", "model"
+_FRAME_WIDTH = 132
+_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class _AsStored:
+    """Asks `Frames` for the pixels as they are, in place of a backbone that resizes them."""
+
+    num_frames: int
+    image_size: int = 0
+
+    def resize(self, frames: Tensor) -> Tensor:
+        return frames
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Frames of a clip for looking at.
+
+    Attributes:
+        frames: uint8 RGB [frame, h, w, 3], made smaller where the clip is large.
+        times_sec: when each is shown, from the start of the clip.
+        duration_sec: of the clip.
+        scale: how many pixels of these frames one pixel of the original is.
+    """
+
+    frames: NDArray[np.uint8]
+    times_sec: tuple[float, ...]
+    duration_sec: float
+    scale: float
+
+    def nearest(self, time_sec: float) -> int:
+        """The frame shown closest to that time."""
+        return min(range(len(self.times_sec)), key=lambda place: abs(self.times_sec[place] - time_sec))
+
+
+def strip(sample: Sample, count: int = _FRAMES, *, longest: int = 256) -> Strip:
+    """Frames at the centres of `count` equal parts of a sample's clip, no side longer than `longest` pixels.
+
+    Raises:
+        UsageError: the clip cannot be read.
+    """
+    from PIL import Image
+
+    from tpo_lab.media import Frames
+
+    row = Frames(cast("Backbone", _AsStored(count)), keep=False).row([sample])
+    frames = row.frames.permute(0, 2, 3, 1).numpy()
+    scale = min(1.0, longest / max(row.clip.width, row.clip.height))
+    if scale < 1:
+        size = max(1, round(row.clip.width * scale)), max(1, round(row.clip.height * scale))
+        frames = np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in frames])
+    return Strip(np.ascontiguousarray(frames), row.clip.times_sec, row.clip.duration_sec, scale)
+
+
+def clip_sheet(samples: Sequence[Sample], count: int = _FRAMES) -> Image:
+    """A contact sheet: a row of frames for each sample's clip, below its question and answer."""
+    from PIL import Image
+
+    rows, captions = [], []
+    for sample in samples:
+        shown = strip(sample, count, longest=_FRAME_WIDTH)
+        rows.append([Image.fromarray(frame) for frame in shown.frames])
+        captions.append("  ".join(turn.text for turn in sample.conversation))
+    return contact_sheet(rows, captions)
+
+
+def box_picture(sample: Sample, predicted: Mapping[str, Any] | None, *, count: int = 4) -> Image:
+    """Frames of a clip, and the true and predicted boxes on the one that was asked about.
+
+    Args:
+        sample: its region target is drawn where it has one, and its box prompt on the first frame.
+        predicted: what the region head answers ("boxes_xyxy" in pixels of the original frame), or None where it was not asked.
+        count: frames from the first to the one with the boxes.
+
+    Source: Figure 4 of the paper. Differs in: the frames before are shown too, because what is asked for moves.
+    """
+    shown = strip(sample)
+    true = sample.targets.region or ()
+    asked = shown.nearest(true[0].time_sec) if true else len(shown.frames) - 1
+    boxes = [(shown.scale * np.array(target.xyxy), "", GROUND_TRUTH) for target in true]
+    boxes += [(shown.scale * np.array(xyxy), "", PREDICTION) for xyxy in (predicted or {}).get("boxes_xyxy", ())]
+    pointed = [(shown.scale * np.array(prompt.xyxy), "", "#FFFFFF") for prompt in sample.prompts if prompt.type == "box"]
+    enlarged = _enlargement(shown)
+    places = sorted({round(place) for place in np.linspace(0, asked, count)})
+    tiles = []
+    for place in places:
+        drawn = boxes if place == asked else (pointed if place == 0 else [])
+        tiles.append(draw_boxes(shown.frames[place], [(list(xyxy), label, colour) for xyxy, label, colour in drawn], scale=enlarged))
+    return _beside(tiles)
+
+
+def window_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
+    """Frames of a clip over a time axis with the true and predicted windows and the predicted saliency.
+
+    Args:
+        sample: its temporal target is drawn where it has one.
+        predicted: what the temporal head answers ("windows_sec" best first, of which the first is drawn, and "saliency" as pairs of
+            time and score), or None where it was not asked.
+
+    Source: Figure 7 of the paper. Differs in: colours that are told apart with every common form of colour blindness.
+    """
+    shown = strip(sample)
+    answer = predicted or {}
+    target = sample.targets.temporal
+    windows = [(MODEL, [list(window) for window in answer.get("windows_sec", ())[:1]], PREDICTION)]
+    if target is not None:
+        windows.insert(0, (TRUTH, [list(window) for window in target.windows_sec], GROUND_TRUTH))
+    saliency = answer.get("saliency") or ()
+    curves = [("saliency", [pair[0] for pair in saliency], [pair[1] for pair in saliency], PREDICTION)] if saliency else []
+    tiles = [draw_boxes(frame, [], scale=1) for frame in shown.frames]
+    film = _beside([tile.resize((_FRAME_WIDTH * 2 // 3, round(tile.height * _FRAME_WIDTH * 2 / 3 / tile.width))) for tile in tiles])
+    return _below(film, timeline(film.width, shown.duration_sec, windows, curves))
+
+
+def _enlargement(shown: Strip) -> int:
+    width: int = shown.frames.shape[2]
+    return max(1, round(_FRAME_WIDTH / width))
+
+
+def _beside(tiles: Sequence[Image], gap: int = 4) -> Image:
+    from PIL import Image
+
+    size = sum(tile.width for tile in tiles) + gap * (len(tiles) - 1), max(tile.height for tile in tiles)
+    joined = Image.new("RGB", size, "#FFFFFF")
+    left = 0
+    for tile in tiles:
+        joined.paste(tile, (left, 0))
+        left += tile.width + gap
+    return joined
+
+
+def _below(upper: Image, lower: Image, gap: int = 4) -> Image:
+    from PIL import Image
+
+    joined = Image.new("RGB", (max(upper.width, lower.width), upper.height + gap + lower.height), "#FFFFFF")
+    joined.paste(upper, (0, 0))
+    joined.paste(lower, (0, upper.height + gap))
+    return joined
