@@ -65,7 +65,7 @@ def tiny_backbone(_tiny_backbone: NanoBackbone) -> NanoBackbone:
     return copy.deepcopy(_tiny_backbone)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build_tiny(_tiny_backbone: NanoBackbone) -> Callable[..., TPOModel]:
     """Makes equal tiny models, each with a backbone of its own; heads by name, spec or as built heads."""
     import torch
@@ -87,7 +87,7 @@ def tiny(build_tiny: Callable[..., TPOModel]) -> TPOModel:
     return build_tiny().eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def world() -> Callable[..., list[Sample]]:
     """Samples of a scene of the synthetic world, rendered on demand: `world(3, "region")`."""
     from tpo_lab.datasets.world.samples import samples_of
@@ -96,7 +96,7 @@ def world() -> Callable[..., list[Sample]]:
     return lambda index, *tasks: samples_of(sample_scene(index), tasks or ("conversation", "region", "temporal"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def say() -> Callable[..., Sample]:
     """A sample about a world clip from alternating texts: `say(0, "Where?", "<region>", region=[...])`."""
     from tpo_lab.datasets.world.samples import samples_of
@@ -118,7 +118,7 @@ def say() -> Callable[..., Sample]:
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def script() -> Callable[[TPOModel, Sequence[Row]], None]:
     """Makes a model write the answers of these rows by itself: its output rows are solved for, nothing is replaced.
 

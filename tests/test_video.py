@@ -487,3 +487,10 @@ def test_real_corrupted_video_behaves_as_documented() -> None:
 def test_real_image_folders_read_by_folder_and_pattern() -> None:
     by_folder, by_pattern = (read_clip(path, num_frames=4, size=(36, 48)) for path in (REAL / "bag_frames", REAL / "bag_frames" / "*.jpg"))
     assert np.array_equal(by_folder.frames, by_pattern.frames) and (by_folder.width, by_folder.height) == (480, 360)
+
+
+def test_write_clip_gives_the_same_bytes_every_time(tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
+    smooth = np.cumsum(pixels, axis=0, dtype=np.uint8)
+    written = {write_clip(tmp_path / f"{number}.mp4", smooth, 4.0).read_bytes() for number in range(8)}
+    assert len(written) == 1

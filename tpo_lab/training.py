@@ -6,6 +6,7 @@ import pickle
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -231,11 +232,13 @@ def fit(
 
 
 def _read_state(path: Path) -> dict[str, Any]:
+    damaged = TPOError(f"{path}: the state of the run is damaged. Start again in another folder.")
+    if not zipfile.is_zipfile(path):
+        raise damaged
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise TPOError(f"{path}: the state of the run cannot be read ({first}). Start again in another folder.") from error
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise damaged from error
     return state
 
 

@@ -60,10 +60,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder: all stages, one step each."""
+def trained(data: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder: all stages on the tiny backbone, one step each."""
     out = tmp_path_factory.mktemp("runs") / "first"
-    done = called("train", "--data", data, "--out", out, "--set", "all.steps=1", "--set", "all.batch_size=2", "--json")
+    short = ("--set", "all.steps=1", "--set", "all.batch_size=2", "--set", "frames=4")
+    done = called("train", "--backbone", tiny_base, "--data", data, "--out", out, *short, "--json")
     assert done.status == 0, done.err
     return out
 

@@ -74,9 +74,13 @@ def test_validate_names_line_field_value_and_rule(call, tmp_path: Path):
     box = {"type": "box", "xyxy": [9, 2, 3, 4]}
     path = lines(tmp_path / "bad.jsonl", record(), "no json", record(id="b", prompts=[box]), record(id="a"))
     done = call("data", "validate", path)
-    assert done.status == 1
-    for word in ("no json", "prompts[0].xyxy", "(9.0, 2.0, 3.0, 4.0)", "box_corners", "id_unique", "'a'"):
-        assert word in done.out
+    assert (done.status, done.err) == (1, "")
+    assert done.out.splitlines()[1:] == [
+        f"{path}: line 3, prompts[0].xyxy: expected x1 < x2 and y1 < y2, got [9, 2, 3, 4] (rule box_corners)",
+        f"{path}: line 4, id: expected an id other than that of line 1, got 'a' (rule id_unique)",
+        "3 problems",
+    ]
+    assert done.out.startswith(f"{path}: line 2: expected one JSON object in UTF-8")
     found = call("data", "validate", path, "--json").document["problems"]
     assert [(problem["line"], problem["field"], problem["rule"]) for problem in found] == [
         (2, "", "json"),

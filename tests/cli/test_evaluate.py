@@ -58,14 +58,14 @@ def test_document_and_file_hold_the_same(call, trained: Path, data: Path, tmp_pa
     assert f"samples: {len(asked)}/{len(asked)}" in done.err
 
 
-def test_records_hold_every_answer(call, data: Path):
-    done = call("evaluate", "nano", "--data", data, "--limit", 4, "--records", "--json")
-    asked = [sample.id for sample in read(data)[:4] if sample.meta["kind"] != "caption"]
+def test_records_hold_every_answer(call, trained: Path, data: Path):
+    done = call("evaluate", trained, "--data", data, "--limit", 12, "--records", "--json")
+    asked = [sample.id for sample in read(data)[:12] if sample.meta["kind"] != "caption"]
     assert [record["id"] for record in done.document["records"]] == asked
 
 
 def test_blind_shows_other_frames(call, trained: Path, data: Path):
-    seen, blind = (call("evaluate", trained, "--data", data, "--limit", 8, *words, "--json").document for words in ((), ("--blind",)))
+    seen, blind = (call("evaluate", trained, "--data", data, "--limit", 16, *words, "--json").document for words in ((), ("--blind",)))
     assert (seen["blind"], blind["blind"]) == (False, True)
     assert seen["scores"] != blind["scores"]
 
@@ -103,6 +103,11 @@ def test_bad_record_is_named_before_the_model_is_loaded(call, tmp_path: Path):
     (tmp_path / "bad.jsonl").write_text('{"id": "a"}\n')
     done = call("evaluate", "nowhere", "--data", tmp_path / "bad.jsonl")
     assert done.status == 2 and "bad.jsonl, line 1: media: expected this field" in done.err
+
+
+def test_untrained_heads_are_the_same_at_every_call(call, data: Path):
+    first, second = (call("evaluate", "nano", "--data", data, "--limit", 16, "--json").document for _ in range(2))
+    assert first["scores"]["region"]["teacher_forced"] == second["scores"]["region"]["teacher_forced"]
 
 
 def test_only_captions_are_nothing_to_score(call, data: Path, tmp_path: Path):

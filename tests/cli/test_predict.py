@@ -52,21 +52,21 @@ def test_answer_of_a_model_is_one_document(call, trained: Path, clip: Path):
     assert (found["question"], found["start_sec"], found["duration_sec"]) == ("Where is it?", 0.5, pytest.approx(1.0))
 
 
-def test_call_reaches_the_model_word_by_word(call, clip: Path, answers: list[dict]):
+def test_call_reaches_the_model_word_by_word(call, trained: Path, clip: Path, answers: list[dict]):
     words = ("--box", "1,2,30,40", "--box=0,0,8,8.5", "--on-corrupt", "drop", "--start", 0.25, "--end", 1.75)
-    assert call("predict", "nano", clip, "Where is <prompt:0>?", *words).status == 0
+    assert call("predict", trained, clip, "Where is <prompt:0>?", *words).status == 0
     options = {"boxes": [(1, 2, 30, 40), (0, 0, 8, 8.5)], "start_sec": 0.25, "end_sec": 1.75, "on_corrupt": "drop"}
     assert answers == [{"video": clip, "question": "Where is <prompt:0>?", **options}]
 
 
-def test_person_sees_text_box_and_window(call, clip: Path, answers: list[dict]):
-    done = call("predict", "nano", clip, "Where?")
+def test_person_sees_text_box_and_window(call, trained: Path, clip: Path, answers: list[dict]):
+    done = call("predict", trained, clip, "Where?")
     assert "text It is here <region> then <temporal>" in done.words
     assert "task region+temporal box (pixels) 4.0, 6.0, 40.0, 44.0 window 0.50 to 1.25 s" in done.words
 
 
-def test_out_holds_answer_frames_and_timeline(call, clip: Path, answers: list[dict], tmp_path: Path):
-    done = call("predict", "nano", clip, "Where?", "--box", "1,2,30,40", "--out", tmp_path / "a" / "b", "--json")
+def test_out_holds_answer_frames_and_timeline(call, trained: Path, clip: Path, answers: list[dict], tmp_path: Path):
+    done = call("predict", trained, clip, "Where?", "--box", "1,2,30,40", "--out", tmp_path / "a" / "b", "--json")
     assert done.status == 0, done.err
     names = ["answer.json", "frames.png", "timeline.png"]
     assert done.document["files"] == [str(tmp_path / "a" / "b" / name) for name in names]
@@ -79,9 +79,9 @@ def test_out_holds_answer_frames_and_timeline(call, clip: Path, answers: list[di
         assert (bar[-1] - bar[0]) * seconds_per_pixel == pytest.approx(0.75) and 720 / 4 < bar[0] < bar[-1] < 720 * 3 / 4
 
 
-def test_answer_without_a_window_has_no_timeline(call, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_answer_without_a_window_has_no_timeline(call, trained: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tpo_lab.answer.ask", lambda *_, **__: (Answer("three"), ClipInfo(64, 48, 2.0, (0.5, 1.5))))
-    done = call("predict", "nano", clip, "How many?", "--out", tmp_path, "--json")
+    done = call("predict", trained, clip, "How many?", "--out", tmp_path, "--json")
     assert done.document["task"] is None
     assert [Path(file).name for file in done.document["files"]] == ["answer.json", "frames.png"]
     assert not (tmp_path / "timeline.png").exists()
@@ -141,34 +141,32 @@ def test_box_is_four_numbers():
         (["--start", "1", "--end", "0.5"], "end_sec: expected a time of at least start_sec (1.0 s), got 0.5."),
     ],
 )
-def test_wrong_option_is_a_sentence(call, clip: Path, words: list[str], message: str):
-    done = call("predict", "nano", clip, "Where?", *words)
+def test_wrong_option_is_a_sentence(call, trained: Path, clip: Path, words: list[str], message: str):
+    done = call("predict", trained, clip, "Where?", *words)
     assert done.status == 2 and message in done.err
 
 
-def test_unknown_model_video_and_empty_question_are_sentences(call, clip: Path, tmp_path: Path):
+def test_unknown_model_video_and_empty_question_are_sentences(call, trained: Path, clip: Path, tmp_path: Path):
     done = call("predict", "nano-tp", clip, "Where?")
     assert done.status == 2 and "got 'nano-tp'. Did you mean 'nano-tpo'" in done.err
-    done = call("predict", "nano", tmp_path / "absent.mp4", "Where?")
+    done = call("predict", trained, tmp_path / "absent.mp4", "Where?")
     assert done.status == 2 and "absent.mp4: expected a video" in done.err
-    assert call("predict", "nano", clip, " ").err == "error: question: expected some words, got ' '.\n"
+    assert call("predict", trained, clip, " ").err == "error: question: expected some words, got ' '.\n"
     done = call("predict", tmp_path, clip, "Where?")
     assert done.status == 2 and "checkpoint: expected a folder with tpo.json" in done.err
 
 
-def test_file_cut_off_in_the_middle(call, clip: Path, tmp_path: Path):
+def test_file_cut_off_in_the_middle(call, trained: Path, clip: Path, tmp_path: Path):
     (tmp_path / "half.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 3])
-    done = call("predict", "nano", tmp_path / "half.mp4", "Where?")
+    done = call("predict", trained, tmp_path / "half.mp4", "Where?")
     assert done.status == 2 and "half.mp4" in done.err and done.err.count("\n") == 1
 
 
 @needs_real
-def test_corrupt_video_is_refused_dropped_or_warned_about(call, tmp_path: Path):
+def test_corrupt_video_is_refused_or_warned_about(call, trained: Path, tmp_path: Path):
     video = REAL / "videos" / "decord_corrupted.mp4"
-    done = call("predict", "nano", video, "What is this?")
+    done = call("predict", trained, video, "What is this?")
     assert done.status == 2 and "decord_corrupted.mp4: expected" in done.err and "on_corrupt=" in done.err
-    assert call("predict", "nano", video, "What is this?", "--on-corrupt", "drop", "--out", tmp_path).status == 0
-    assert (tmp_path / "frames.png").exists()
-    done = call("predict", "nano", video, "What is this?", "--on-corrupt", "warn", "--json")
-    assert done.status == 0 and done.err.startswith("warning: ")
-    assert done.document["duration_sec"] > 0
+    done = call("predict", trained, video, "What is this?", "--on-corrupt", "warn", "--out", tmp_path, "--json")
+    assert done.status == 0 and "warning: " in done.err
+    assert done.document["duration_sec"] > 0 and (tmp_path / "frames.png").exists()

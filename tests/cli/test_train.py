@@ -18,7 +18,8 @@ from tpo_lab.errors import UsageError
 from tpo_lab.sample import read, write
 
 ROOT = Path(__file__).parents[2]
-SHORT = ("--set", "all.steps=1", "--set", "all.batch_size=2")
+SHORT = ("--set", "all.steps=1", "--set", "all.batch_size=2", "--set", "frames=4")
+TWO_ROWS = SHORT[2:]
 
 
 def metrics(run: Path) -> list[dict]:
@@ -32,8 +33,9 @@ def test_run_folder_holds_every_stage(trained: Path):
     assert (trained / "checkpoint" / "tpo.safetensors").exists()
 
 
-def test_one_stage_is_announced_with_its_freeze_table_and_summed_up(call, data: Path, tmp_path: Path):
-    done = call("train", "--data", data, "--out", tmp_path / "r", "--stage", "2.region", "--set", "2.region.steps=2", *SHORT[2:])
+def test_one_stage_is_announced_with_its_freeze_table_and_summed_up(call, data: Path, tiny_base: Path, tmp_path: Path):
+    words = ("--backbone", tiny_base, "--data", data)
+    done = call("train", *words, "--out", tmp_path / "r", "--stage", "2.region", "--set", "2.region.steps=2", *TWO_ROWS)
     assert done.status == 0, done.err
     lines = done.err.splitlines()
     assert lines[0].startswith("stage 2.region: ")
@@ -44,8 +46,9 @@ def test_one_stage_is_announced_with_its_freeze_table_and_summed_up(call, data: 
     assert "2.region" in done.words and str(tmp_path / "r" / "checkpoint") in done.words.replace(" ", "")
 
 
-def test_json_document_names_checkpoint_and_losses(call, data: Path, tmp_path: Path):
-    done = call("train", "--data", data, "--out", tmp_path / "r", "--stage", "1", *SHORT, "--micro-batch", 1, "--json")
+def test_json_document_names_checkpoint_and_losses(call, data: Path, tiny_base: Path, tmp_path: Path):
+    words = ("--backbone", tiny_base, "--data", data, "--micro-batch", 1, "--threads", 1)
+    done = call("train", *words, "--out", tmp_path / "r", "--stage", "1", *SHORT, "--json")
     assert done.document["checkpoint"] == str(tmp_path / "r" / "checkpoint")
     assert [(stage["name"], stage["steps"]) for stage in done.document["stages"]] == [("1", 1)]
     assert done.document["stages"][0]["last_loss"] == metrics(tmp_path / "r")[0]["loss"] > 0
@@ -93,7 +96,7 @@ def test_dry_run_with_data_counts_the_steps_of_epochs(call, data: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--recipe", "papre"], "Did you mean 'paper'?"),
+        (["--recipe", "papre"], "Did you mean 'paper' or 'paper-text'?"),
         (["--recipe", "absent.toml"], "expected an existing .json or .toml file, got 'absent.toml'"),
         (["--stage", "2.regoin"], "Did you mean '2.region'?"),
         (["--set", "1.step=3"], "Did you mean 'steps'"),
@@ -133,7 +136,8 @@ def test_folder_with_a_run_is_kept(call, data: Path, trained: Path):
 
 def test_resume_of_a_finished_run_changes_no_weight(call, data: Path, trained: Path):
     before = load_file(trained / "checkpoint" / "tpo.safetensors")
-    done = call("train", "--data", data, "--out", trained, *SHORT, "--resume", "--json")
+    backbone = json.loads((trained / "checkpoint" / "tpo.json").read_text())["backbone"]
+    done = call("train", "--backbone", backbone, "--data", data, "--out", trained, *SHORT, "--resume", "--json")
     assert done.status == 0, done.err
     after = load_file(trained / "checkpoint" / "tpo.safetensors")
     assert all(before[name].equal(after[name]) for name in before) and before.keys() == after.keys()
@@ -155,8 +159,8 @@ def test_knobs_read_json_and_leave_words_as_they_are():
         _knobs(["=3"])
 
 
-def test_interrupted_run_says_how_to_go_on_and_ends_where_an_undisturbed_one_does(call, data: Path, tmp_path: Path):
-    words = ["train", "--data", str(data), "--stage", "1", "--set", "1.steps=30", "--set", "1.batch_size=2"]
+def test_interrupted_run_says_how_to_go_on_and_ends_where_an_undisturbed_one_does(call, data: Path, tiny_base: Path, tmp_path: Path):
+    words = ["train", "--backbone", str(tiny_base), "--data", str(data), "--stage", "1", "--set", "1.steps=12", *TWO_ROWS]
     process = subprocess.Popen(
         [sys.executable, "-m", "tpo_lab", *words, "--out", str(tmp_path / "a"), "--json"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -168,7 +172,7 @@ def test_interrupted_run_says_how_to_go_on_and_ends_where_an_undisturbed_one_doe
     patience.start()
     try:
         for line in process.stderr:
-            if line.startswith("stage 1: 3/30"):
+            if line.startswith("stage 1: 2/12"):
                 process.send_signal(signal.SIGINT)
                 break
         out, err = process.communicate()
@@ -179,8 +183,8 @@ def test_interrupted_run_says_how_to_go_on_and_ends_where_an_undisturbed_one_doe
     error = json.loads(out)["error"]
     assert error["kind"] == "interrupted" and error["message"] == err.splitlines()[-1]
     assert f"Go on with --resume. The run is in {tmp_path / 'a'}." in error["message"]
-    assert 3 <= len(metrics(tmp_path / "a")) < 30
+    assert 2 <= len(metrics(tmp_path / "a")) < 12
     assert call(*words, "--out", tmp_path / "a", "--resume").status == call(*words, "--out", tmp_path / "b").status == 0
     first, second = (load_file(tmp_path / run / "checkpoint" / "tpo.safetensors") for run in "ab")
     assert all(first[name].equal(second[name]) for name in second)
-    assert [line["step"] for line in metrics(tmp_path / "a")] == list(range(1, 31))
+    assert [line["step"] for line in metrics(tmp_path / "a")] == list(range(1, 13))

@@ -12,7 +12,7 @@ from tpo_lab.datasets.world.scene import sample_scene
 from tpo_lab.datasets.world.words import HELD_OUT_LOOKS
 from tpo_lab.errors import UsageError
 
-CLIPS = 250
+CLIPS = 200
 
 
 @pytest.fixture(scope="module")

@@ -98,9 +98,9 @@ def test_place_is_asked_at_the_end_if_nothing_is_said():
 
 @pytest.mark.parametrize(
     ("window", "word"),
-    [((0, 4), "early"), ((3, 7), "early"), ((4, 8), "midway"), ((8, 13), "midway"), ((9, 13), "late"), ((12, 14), "late")],
+    [((0, 4), "early"), ((3, 8), "early"), ((4, 8), "midway"), ((6, 11), "midway"), ((7, 11), "late"), ((12, 14), "late")],
 )
-def test_when_is_the_third_of_the_clip_with_the_middle_of_the_window(window, word):
+def test_when_is_the_part_of_the_clip_with_the_middle_of_the_window(window, word):
     assert facts_of(thing()).when(Event(0, "blinks", (window,))) == word
 
 

@@ -36,7 +36,7 @@ def cell(xy) -> str:
 
 
 def third(start: int, end: int) -> str:
-    return ("early", "midway", "late")[sum((start + end) / 2 >= 16 / 3 * edge for edge in (1, 2))]
+    return ("early", "midway", "late")[sum(start + end >= edge for edge in (12, 18))]
 
 
 def verbs_of(reader, thing: int) -> list[str]:

@@ -146,7 +146,7 @@ def test_render_and_masks_are_frozen():
     for scene in chosen:
         pixels.update(render(scene, [0, 7, 15]).tobytes())
         shapes.update(np.packbits(np.stack(masks(scene, [0, 7, 15]))).tobytes())
-    assert (len(chosen), pixels.hexdigest()[:16], shapes.hexdigest()[:16]) == (20, "f8a7029628827f96", "e0cdd050f3b5d22f")
+    assert (len(chosen), pixels.hexdigest()[:16], shapes.hexdigest()[:16]) == (19, "76682474bcecbf83", "e2d13660ec8a434e")
 
 
 def is_exact(scene: Scene) -> bool:

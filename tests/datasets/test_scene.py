@@ -46,14 +46,14 @@ def test_sample_scene_draws_the_same_scene_twice_whatever_the_global_generators_
 def test_sample_scene_is_frozen():
     """Trained towers and published figures refer to these scenes: a change of sampling must be seen, and meant."""
     text = "\n".join(words_of(sample_scene(i, split=split, level=level)) for split in SPLITS for level in LEVELS for i in range(20))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "0ac09b6a3cb273a3"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "5027fd8efccc0076"
 
 
 @pytest.mark.parametrize(
     ("split", "index", "thing", "first_xy", "last_xy"),
     [
         ("train", 0, 0, (34.2629, 42.2336), (34.2629, 42.2336)),
-        ("val", 3, 1, (35.6102, 45.0447), (35.6102, 45.0447)),
+        ("val", 3, 1, (28.5723, 49.1470), (28.5723, 49.1470)),
         ("test", 5, 0, (47.0252, 28.3083), (47.0252, 28.3083)),
         ("compositions", 9, 1, (37.4891, 36.4316), (37.4891, 36.4316)),
     ],

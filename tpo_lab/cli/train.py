@@ -103,9 +103,7 @@ def _knobs(settings: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _model(
-    backbone: str | None, checkpoint: str | None, recipe: Recipe, *, frames: bool, threads: int | None, seed: int
-) -> TPOModel:
+def _model(backbone: str | None, checkpoint: str | None, recipe: Recipe, *, frames: bool, threads: int | None, seed: int) -> TPOModel:
     import torch
 
     from tpo_lab import api

@@ -229,6 +229,7 @@ class _Job:
             "smoke": self.settings == SMOKE,
             "settings": json.loads((self.out / "settings.json").read_text(encoding="utf-8")),
             "recipe": self.recipe.to_dict(),
+            "stages": {name: steps for lesson in LESSONS for name, steps in self.steps(lesson).items()},
             "environment": environment(),
             "phases": {name: {key: phase.get(key) for key in ("seconds", "peak_memory_mb")} for name, phase in phases.items()},
             "seconds": sum(float(phase.get("seconds") or 0.0) for phase in phases.values()),

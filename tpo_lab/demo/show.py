@@ -91,8 +91,8 @@ def report(out: Path, document: Mapping[str, Any], before: Sequence[Record], aft
     page = reports.Page(
         title="Task Preference Optimization on the nano model",
         summary=(
-            "A small video language model, pretrained on captions and questions only, goes through the paper's three stages: it learns to say "
-            "which task is asked, its heads learn to answer, and then all of it is trained together."
+            "A small video language model, pretrained on captions and questions only, goes through the paper's three stages: "
+            "it learns to say which task is asked, its heads learn to answer, and then all of it is trained together."
         ),
         caution="A smoke run: a few steps that show that every part works. Its figures mean nothing." if document["smoke"] else "",
         tiles=_tiles(document),
@@ -110,7 +110,7 @@ def report(out: Path, document: Mapping[str, Any], before: Sequence[Record], aft
         settings={
             **settings,
             "clips": document["data"]["clips"],
-            "stages": "  ".join(f"{stage['name']}: {settings['steps'] or stage['steps']} steps" for stage in document["recipe"]["stages"]),
+            "stages": ", ".join(f"{name}: {steps} steps" for name, steps in document["stages"].items()),
             "peak memory, this process and a kernel": _gibibytes(document["peak_memory_mb"]),
             **environment,
         },
@@ -137,7 +137,11 @@ def _row(row: Mapping[str, Any]) -> reports.Row:
 
 
 def _examples(records: Sequence[Record], samples: Mapping[str, Sample], head: str, count: int) -> list[reports.Example]:
-    drawn = [record for record in records if head in record.expected][:count]
+    first: dict[str, Record] = {}
+    for record in records:
+        if head in record.expected:
+            first.setdefault(record.media, record)
+    drawn = list(first.values())[:count]
     found = []
     for record in drawn:
         answer = record.routed.get(head)

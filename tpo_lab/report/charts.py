@@ -12,7 +12,7 @@ from tpo_lab.drawing import PALETTE
 from tpo_lab.errors import UsageError
 
 INK, FAINT, BAND = "#222222", "#d9dde3", "#f3f5f8"
-_WIDTH, _HEIGHT = 330, 190
+_WIDTH, _HEIGHT = 500, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 26, 34
 _SMOOTHING = 0.9
 
@@ -41,7 +41,7 @@ class Panel:
     bands: Sequence[tuple[float, float, str]] = ()
 
 
-def loss_chart(metrics: Iterable[Mapping[str, Any]], *, columns: int = 3) -> Svg:
+def loss_chart(metrics: Iterable[Mapping[str, Any]], *, columns: int = 2) -> Svg:
     """One panel per part of the objective ("mlm", "assign", each head), over the steps of all stages one after another.
 
     Args:
@@ -72,7 +72,7 @@ def loss_chart(metrics: Iterable[Mapping[str, Any]], *, columns: int = 3) -> Svg
     return line_chart([Panel(owner, lines, bands) for owner, lines in panels.items()], columns=columns)
 
 
-def line_chart(panels: Sequence[Panel], *, columns: int = 3, x_label: str = "step") -> Svg:
+def line_chart(panels: Sequence[Panel], *, columns: int = 2, x_label: str = "step") -> Svg:
     """Panels side by side, each with its own vertical axis.
 
     Raises:

@@ -76,11 +76,11 @@ def render(page: Page) -> str:
             "Before and after",
             "The same test samples, asked of the untrained base and of the trained model. Routed: the model must itself say which head it "
             "wants. Route given: the right head is asked whatever the model says. Below each figure its 95% interval, a bootstrap over "
-            "samples; the change is paired by sample.",
+            "samples; the change (both routed) is in percentage points, paired by sample.",
             _comparison(page.rows),
         ),
         _section("Losses", _LOSSES, f"<figure>{page.losses}</figure>" if page.losses else ""),
-        _section("Where is it?", _FIRST + _key(), _examples(page.boxes)),
+        _section("Where is it?", _FIRST + _POINTED + _key(), _examples(page.boxes)),
         _section("When does it happen?", _FIRST + _key(), _examples(page.windows)),
         _section("Which task?", "Routes that the questions ask for against routes that the model emitted.", _charts(page.routing)),
         _section("On a video file", f"Questions about <code>{escape(page.video_name)}</code>, read from disk.", _examples(page.video)),
@@ -102,11 +102,12 @@ _LOSSES = (
     "Each part of the objective on its own, before its weight: the words (mlm), the route tokens (assign), and the terms of each head. "
     "Bold is a running mean; the bands are the stages."
 )
-_FIRST = "The first samples of the test split, not chosen. "
+_FIRST = "One question about each of the first clips of the test split, not chosen."
+_POINTED = " White is what the user points at, &lt;prompt:0&gt; in the question."
 
 
 def _key() -> str:
-    return f'<span class="key"><i style="color:{GROUND_TRUTH}"></i>ground truth<i style="color:{PREDICTION}"></i>model</span>'
+    return f'<br><span class="key"><i style="color:{GROUND_TRUTH}"></i>ground truth<i style="color:{PREDICTION}"></i>model</span>'
 
 
 def _section(title: str, intro: str, inside: str) -> str:
@@ -127,7 +128,7 @@ def _tiles(tiles: Iterable[tuple[str, str]]) -> str:
 def _comparison(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    heads = ("samples", "before", "before, route given", "after", "after, route given", "change (routed)")
+    heads = ("samples", "before", "before, route given", "after", "after, route given", "change, points")
     lines = []
     group = None
     for row in rows:
@@ -145,7 +146,9 @@ def _value(triple: Triple | None, *, signed: bool = False) -> str:
     if triple is None:
         return '<td class="n soft">&ndash;</td>'
     estimate, low, high = triple
-    shown = "{:+.1%}" if signed else "{:.1%}"
+    shown = "{:+.1f}" if signed else "{:.1%}"
+    if signed:
+        estimate, low, high = (100 * value for value in triple)
     # Coloured only where the interval leaves zero out.
     tone = (" up" if low > 0 else " down" if high < 0 else "") if signed else ""
     ends = f"{shown.format(low)} to {shown.format(high)}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tpo_lab.sample import Sample
 
 TRUTH, MODEL = "truth", "model"
-_FRAME_WIDTH = 132
+_FRAME_WIDTH, _FILM_WIDTH = 128, 60
 _FRAMES = 8
 
 
@@ -130,7 +130,7 @@ def window_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image
     saliency = answer.get("saliency") or ()
     curves = [("saliency", [pair[0] for pair in saliency], [pair[1] for pair in saliency], PREDICTION)] if saliency else []
     tiles = [draw_boxes(frame, [], scale=1) for frame in shown.frames]
-    film = _beside([tile.resize((_FRAME_WIDTH * 2 // 3, round(tile.height * _FRAME_WIDTH * 2 / 3 / tile.width))) for tile in tiles])
+    film = _beside([tile.resize((_FILM_WIDTH, max(1, round(tile.height * _FILM_WIDTH / tile.width)))) for tile in tiles])
     return _below(film, timeline(film.width, shown.duration_sec, windows, curves))
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tpo_lab.errors import UsageError
 
 # One thread: x264 output depends on the thread count, and the same clip should give the same bytes on every machine.
-_OPTIONS = {"libx264": {"crf": "18", "threads": "1"}, "mpeg4": {"qscale": "2", "threads": "1"}}
+# No macroblock tree: on frames of a few macroblocks it gives other bytes from run to run.
+_OPTIONS = {"libx264": {"crf": "18", "threads": "1", "x264-params": "mbtree=0"}, "mpeg4": {"qscale": "2", "threads": "1"}}
 
 
 def write_clip(path: str | os.PathLike[str], frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], fps: float) -> Path:
@@ -67,7 +68,7 @@ def _checked(frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray
 
 def _encode(path: Path, clip: NDArray[np.uint8], rate: Fraction) -> None:
     import av
-    from av.video.reformatter import Colorspace
+    from av.video.reformatter import Colorspace, VideoReformatter
 
     codec: Literal["libx264", "mpeg4"] = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
@@ -75,7 +76,8 @@ def _encode(path: Path, clip: NDArray[np.uint8], rate: Fraction) -> None:
         stream.height, stream.width = clip.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.colorspace = Colorspace.ITU709
+        reformatter = VideoReformatter()
         for pixels in clip:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)))
+            container.mux(stream.encode(reformatter.reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU709)))
         container.mux(stream.encode(None))

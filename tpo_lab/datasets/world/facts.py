@@ -13,6 +13,7 @@ from tpo_lab.datasets.world.scene import FRAME_COUNT, FRAME_RATE, FRAME_SIZE, Sc
 from tpo_lab.datasets.world.words import GRID_WORDS, WHEN_WORDS
 
 Box = tuple[int, int, int, int]
+_WHEN_EDGES = (6, 9)
 Window = tuple[int, int]
 ASKED_FRAME = FRAME_COUNT - 1
 """Questions about "where" mean the end of the clip: the last frame."""
@@ -137,9 +138,12 @@ class Facts:
         return bool(self.visibility[thing].min() < _SEEN_FROM)
 
     def when(self, event: Event) -> str:
-        """Early, midway or late: the third of the clip in which the middle of its first window lies."""
-        start, end = event.windows[0]
-        return WHEN_WORDS[min(int((start + end) / 2 * 3 / FRAME_COUNT), 2)]
+        """Early, midway or late: where the middle of its first window lies.
+
+        Events rarely touch the ends of a clip, so the three parts are cut to hold about a third of all events each.
+        """
+        middle = sum(event.windows[0]) / 2
+        return WHEN_WORDS[sum(middle >= edge for edge in _WHEN_EDGES)]
 
     def windows_sec(self, event: Event) -> list[list[float]]:
         """Windows in seconds, [[start, end], ...]."""

@@ -198,7 +198,9 @@ def _looks(rng: random.Random, setting: Level, count: int, split: str) -> list[t
     def draw(colour: str | None = None, shape: str | None = None, novel: bool = False) -> tuple[str, str, str, str]:
         while True:
             pair = (colour or rng.choice(tuple(COLOURS)), shape or rng.choice(SHAPES))
-            if (pair in HELD_OUT_LOOKS) == novel:
+            # a distractor shares one thing with the first, never both
+            twin = bool(colour or shape) and pair == first[2:]
+            if (pair in HELD_OUT_LOOKS) == novel and not twin:
                 return rng.choice(tuple(SIZES)), rng.choice(MATERIALS), *pair
 
     first = draw(novel=held_out)
@@ -338,7 +340,9 @@ def _with_event(rng: random.Random, thing: Thing, chance: float, split: str) -> 
             again = rng.randint(end + 3, 10)
             spells.append((again, again + 4))
         return replace(thing, blinks=tuple(spells))
-    colour = rng.choice([c for c in COLOURS if c != thing.colour])
+    # nor may a thing turn into a look that is held out
+    turns = [c for c in COLOURS if c != thing.colour and (split == "compositions" or (c, thing.shape) not in HELD_OUT_LOOKS)]
+    colour = rng.choice(turns)
     return replace(thing, turns=(colour, start, end))
 
 

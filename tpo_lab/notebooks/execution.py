@@ -1,50 +1,29 @@
-"""Notebooks as programs: typed parameters, a run by papermill in a kernel of this very interpreter, and a result record read back.
-
-Not here: what the notebooks teach (the folder `notebooks`), and sweeps over many of them.
-"""
+"""One run of one notebook by papermill: its kernel, its progress, and what happens when it fails or is stopped."""
 
 from __future__ import annotations
 
-import ast
 import functools
-import io
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import tokenize
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tpo_lab.errors import MissingExtraError, TPOError, UsageError, unknown_name
-from tpo_lab.runs import write_json
+from tpo_lab.errors import MissingExtraError, TPOError
+from tpo_lab.notebooks.cells import read_result
+from tpo_lab.notebooks.declared import checked
 
-RESULT = "application/vnd.tpo.result+json"
-"""The type under which the last cell of a notebook shows its result."""
-SCHEMA = "tpo_lab.result/1"
 POLL_SEC = 0.25
 GRACE_SEC = 30.0
 """How long an interrupted kernel may take to save its state before it is killed."""
-_TYPES: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
 _ENGINE = "tpo-lab"
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a notebook: name, type ("str", "int", "float" or "bool"), default, and the comment behind it."""
-
-    name: str
-    type: str
-    default: Any
-    help: str
 
 
 @dataclass(frozen=True)
@@ -55,65 +34,6 @@ class NotebookRun:
     parameters: dict[str, Any]
     result: dict[str, Any]
     seconds: float
-
-
-def available() -> dict[str, Path]:
-    """The shipped notebooks by name, in reading order."""
-    from tpo_lab.backbones import shipped
-
-    return {path.stem: path for path in sorted(shipped("notebooks").glob("*.ipynb"))}
-
-
-def find(name: str) -> Path:
-    """A shipped notebook by its name.
-
-    Raises:
-        UsageError: there is no such notebook.
-    """
-    found = available()
-    if name not in found:
-        raise unknown_name("notebook", name, found)
-    return found[name]
-
-
-def parameters(notebook: Path) -> dict[str, Parameter]:
-    """The parameters of a notebook, read from the cell tagged `parameters` without running anything.
-
-    Raises:
-        UsageError: there is no such cell, or one of its lines is not `name: type = value` of a type in str, int, float, bool.
-    """
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    source = next(("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ())), None)
-    if source is None:
-        raise UsageError(f"notebook {notebook.name}", expected="a cell tagged 'parameters'", got="none")
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    found = {}
-    for node in ast.parse(source).body:
-        if not (
-            isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value and ast.unparse(node.annotation) in _TYPES
-        ):
-            expected = f"name: type = value, the type one of {', '.join(_TYPES)}"
-            raise UsageError(f"notebook {notebook.name}: parameters", expected=expected, got=ast.unparse(node))
-        name = node.target.id
-        found[name] = Parameter(name, ast.unparse(node.annotation), ast.literal_eval(node.value), comments.get(node.lineno, ""))
-    return found
-
-
-def checked(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, where each names a parameter of the notebook and has its type.
-
-    Raises:
-        UsageError: an unknown name (papermill would only log it), or a value of another type (papermill would pass it on).
-    """
-    known = parameters(notebook)
-    for name, value in values.items():
-        if name not in known:
-            raise unknown_name(f"notebook {notebook.name}: parameter", name, known)
-        kind = known[name].type
-        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-            raise UsageError(f"notebook {notebook.name}: {name}", expected=kind, got=value)
-    return dict(values)
 
 
 def require_extra() -> None:
@@ -156,7 +76,7 @@ def execute(
     began = time.monotonic()
     # Sockets of the kernel lie in a folder of their own: paths of sockets may have about a hundred characters only.
     with tempfile.TemporaryDirectory(prefix="tpo-") as folder:
-        kernel = _Kernel(Path(folder), executed.parent, {**(env or {}), "IPYTHONDIR": folder})
+        kernel = _Kernel(Path(folder), executed.with_name("kernel.log"), {**(env or {}), "IPYTHONDIR": folder})
         job = _Job(functools.partial(_papermill, notebook, executed, chosen, kernel, on_cell))
         job.start()
         try:
@@ -168,86 +88,24 @@ def execute(
             kernel.stop(job)
             raise
     if job.error is not None:
-        raise TPOError(_explained(job.error, notebook, executed)) from job.error
+        raise TPOError(_explained(job.error, notebook, executed, kernel.log)) from job.error
+    kernel.log.unlink(missing_ok=True)
     return NotebookRun(executed, chosen, read_result(executed), time.monotonic() - began)
-
-
-def read_result(executed: Path) -> dict[str, Any]:
-    """The result that an executed notebook shows.
-
-    Raises:
-        TPOError: it shows none.
-    """
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    shown = [output["data"][RESULT] for cell in cells for output in cell.get("outputs", ()) if RESULT in output.get("data", ())]
-    if not shown:
-        raise TPOError(f"notebook {executed}: expected an output of type {RESULT}, got none.")
-    result: dict[str, Any] = shown[-1]
-    return result
-
-
-def emit(out: Path | str, result: Mapping[str, Any]) -> None:
-    """In the last cell of a notebook: show its result, and write it to `out/result.json`, the mark that the notebook is done."""
-    from IPython.display import display
-
-    record = {"schema": SCHEMA, **result, "peak_memory_mb": peak_memory_mb()}
-    display({RESULT: record, "text/plain": json.dumps(record, indent=2)}, raw=True)  # type: ignore[no-untyped-call]
-    write_json(Path(out) / "result.json", record)
-
-
-def open_run(out: Path | str) -> Path:
-    """The folder `out/run` for the training of a notebook that runs with `tpo.fit(..., resume=True)`.
-
-    Where the notebook was finished, its run is thrown away and training starts anew; where it was interrupted, training goes on.
-    """
-    folder, mark = Path(out) / "run", Path(out) / "result.json"
-    if mark.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        mark.unlink()
-    return folder
-
-
-def progress_line(every_sec: float = 1.0) -> Callable[[str, int, int, Any], None]:
-    """A listener for `tpo.fit`: one line of output that is written anew, with the step and the loss of each part."""
-    from IPython.display import display
-
-    shown: dict[str, Any] = {"at": 0.0, "handle": {}}
-
-    def listen(stage: str, step: int, total: int, report: Any) -> None:
-        if step < total and time.monotonic() - shown["at"] < every_sec:
-            return
-        shown["at"] = time.monotonic()
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in report.floats().items())
-        line = {"text/plain": f"stage {stage}  step {step}/{total}  {losses}"}
-        handles = shown["handle"]
-        if stage in handles:
-            handles[stage].update(line, raw=True)
-        else:
-            handles[stage] = display(line, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-
-    return listen
-
-
-def peak_memory_mb() -> float | None:
-    """The most memory that this process has held, in MiB; None where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
-        return None if line is None else int(line.split()[1]) / 1024
-    if find_spec("resource") is None:
-        return None
-    import resource
-
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 @dataclass
 class _Kernel:
-    """Where the kernel of a run starts, and a handle on its process once it has."""
+    """Where the kernel of a run starts, and a handle on its process once it has.
+
+    Attributes:
+        folder: for its sockets and its profile.
+        log: where its own output goes; it works in that file's folder.
+        env: environment variables beside those of this process.
+        managers: the kernel managers that were made.
+    """
 
     folder: Path
-    cwd: Path
+    log: Path
     env: Mapping[str, str]
     managers: list[Any] = field(default_factory=list)
 
@@ -269,13 +127,16 @@ class _Kernel:
                 if os.name == "posix":
                     self.transport = "ipc"
                 run.managers.append(self)
-                await super().start_kernel(**{**options, "cwd": str(run.cwd), "env": run.environment()})
+                # What a dying kernel says must not run into the progress bar; where it died, it is wanted.
+                with run.log.open("ab") as log:
+                    own = {"cwd": str(run.log.parent), "env": run.environment(), "stdout": log, "stderr": log}
+                    await super().start_kernel(**{**options, **own})
 
         return OwnInterpreter
 
     def environment(self) -> dict[str, str]:
         """The kernel imports the same tpo_lab, installed or not."""
-        package = str(Path(__file__).resolve().parents[1])
+        package = str(Path(__file__).resolve().parents[2])
         paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         return {**os.environ, **self.env, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
@@ -353,8 +214,10 @@ def _register_engine() -> None:
     papermill_engines.register(_ENGINE, CountingEngine)
 
 
-def _explained(error: BaseException, notebook: Path, executed: Path) -> str:
+def _explained(error: BaseException, notebook: Path, executed: Path, log: Path) -> str:
     if type(error).__name__ == "PapermillExecutionError":
         name, value = getattr(error, "ename", ""), getattr(error, "evalue", "")
         return f"notebook {notebook.name}: a cell failed with {name}: {value}. It is marked in {executed}."
-    return f"notebook {notebook.name}: {type(error).__name__}: {error}. What ran until then is in {executed}."
+    return (
+        f"notebook {notebook.name}: {type(error).__name__}: {error}. What ran until then is in {executed}, what the kernel said in {log}."
+    )
