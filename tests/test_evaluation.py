@@ -79,8 +79,12 @@ def test_score_region_with_several_boxes_is_a_set_score_and_not_in_acc() -> None
 
 def test_score_temporal_takes_the_best_true_window_and_routing_mistakes_count() -> None:
     target = {"temporal": {"windows_sec": [[0.0, 1.0], [2.0, 4.0]]}}
-    right = record(0, kind="blinks", expected=("temporal",), emitted=("temporal",), routed={"temporal": {"windows_sec": [[2.0, 3.0]]}}, target=target)
-    wrong = record(1, kind="stops", expected=("temporal",), emitted=("region",), routed={"region": {"boxes_xyxy": [[0, 0, 1, 1]]}}, target=target)
+    right = record(
+        0, kind="blinks", expected=("temporal",), emitted=("temporal",), routed={"temporal": {"windows_sec": [[2.0, 3.0]]}}, target=target
+    )
+    wrong = record(
+        1, kind="stops", expected=("temporal",), emitted=("region",), routed={"region": {"boxes_xyxy": [[0, 0, 1, 1]]}}, target=target
+    )
     scores = score([right, wrong], ("region", "temporal"))
     assert scores["temporal"]["routed"]["r1@0.5"] == pytest.approx(0.5)
     assert scores["temporal"]["routed"]["r1@0.7"] == 0.0

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
 from tpo_lab.drawing import GROUND_TRUTH, PREDICTION
 from tpo_lab.errors import UsageError
@@ -255,10 +255,9 @@ class Outline(HTMLParser):
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "data", "action", "srcset")]
 
 
-@pytest.fixture
-def page(world: Any) -> Page:
-    sample = world(2, "region")[0]
-    example = Example("Where is <b>it</b>?", "<region>", box_picture(sample, None), "IoU 0.12")
+@pytest.fixture(scope="module")
+def page() -> Page:
+    example = Example("Where is <b>it</b>?", "<region>", Image.new("RGB", (512, 128), "#336699"), "IoU 0.12")
     rows = comparison([region(n, None, forced=[0, 0, 5, 10]) for n in "ab"], [region(n, [0, 0, 10, 10]) for n in "ab"])
     return Page(
         title="A <title>",

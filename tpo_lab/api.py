@@ -35,14 +35,18 @@ def build(
     found = load_backbone(backbone, num_frames=num_frames) if isinstance(backbone, str) else backbone
     switches = recipe.switches if recipe is not None else None
     specs = [{"name": head} if isinstance(head, str) else dict(head) for head in heads]
-    return TPOModel(found, [build_head({**_switched(spec, switches), **spec}, found.hidden_size) for spec in specs])
+    return TPOModel(found, [build_head({**_decided(spec, switches, found), **spec}, found.hidden_size) for spec in specs])
 
 
-def _switched(spec: Mapping[str, Any], switches: Switches | None) -> dict[str, Any]:
-    """Head settings that a recipe's switches decide."""
-    if switches is not None and spec.get("name") == "region":
-        return {"loss": switches.region_loss}
-    return {}
+def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backbone) -> dict[str, Any]:
+    """Head settings that a recipe's switches or the backbone decide."""
+    decided: dict[str, Any] = {}
+    if spec.get("name") == "region":
+        if switches is not None:
+            decided["loss"] = switches.region_loss
+        if spec.get("head") == "dense":
+            decided["vision_dim"] = backbone.vision_size
+    return decided
 
 
 def load(name: str | Path) -> TPOModel:

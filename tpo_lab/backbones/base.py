@@ -68,6 +68,11 @@ class Backbone(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def vision_size(self) -> int:
+        """Width of the vision tower's patch features."""
+
+    @property
+    @abstractmethod
     def vocabulary(self) -> int:
         """Rows of the output layer."""
 

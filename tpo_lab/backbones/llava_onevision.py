@@ -56,6 +56,11 @@ class LlavaOnevisionBackbone(Backbone):
         return int(self.model.config.text_config.hidden_size)
 
     @property
+    def vision_size(self) -> int:
+        """Width of the vision tower's patch features."""
+        return int(self.model.config.vision_config.hidden_size)
+
+    @property
     def vocabulary(self) -> int:
         """Rows of the output layer."""
         return int(self.output_rows.shape[0])

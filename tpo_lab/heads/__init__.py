@@ -11,11 +11,14 @@ from torch import nn
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual
 from tpo_lab.heads.region import RegionHead, RegionSettings
+from tpo_lab.heads.region_dense import DenseRegionHead, DenseRegionSettings
 from tpo_lab.heads.temporal import SimpleTemporalHead, SimpleTemporalSettings
 
 __all__ = [
     "HEADS",
     "ClipInfo",
+    "DenseRegionHead",
+    "DenseRegionSettings",
     "Head",
     "HeadSettings",
     "RegionHead",
@@ -30,7 +33,7 @@ __all__ = [
 HeadClass = TypeVar("HeadClass", bound=type[Head[Any, Any]])
 
 HEADS: dict[str, dict[str, type[Head[Any, Any]]]] = {
-    "region": {"mlp": RegionHead},
+    "region": {"mlp": RegionHead, "dense": DenseRegionHead},
     "temporal": {"simple": SimpleTemporalHead},
 }
 """Name of the head -> variant -> class. The first variant of a name is its default."""

@@ -124,8 +124,11 @@ class RegionHead(Head[RegionPrediction, RegionTarget]):
 
     def predict(self, task_embedding: Tensor, visual: Visual) -> RegionPrediction:
         """Predict one box per slot, normalised by the frame's size; `visual` is not looked at."""
-        output = self.mlp(task_embedding)
-        return RegionPrediction(cxcywh_to_xyxy(output.sigmoid()) if self.settings.parametrisation == "centre" else output)
+        return RegionPrediction(self.to_boxes(self.mlp(task_embedding)))
+
+    def to_boxes(self, output: Tensor) -> Tensor:
+        """Read the MLP's output [slot, 4] as xyxy in [0,1] of the frame, by the parametrisation."""
+        return cxcywh_to_xyxy(output.sigmoid()) if self.settings.parametrisation == "centre" else output
 
     def match(self, prediction: RegionPrediction, target: RegionTarget) -> Matching:
         """Pair slots with boxes within each answer; the cost is match_l1 * mean|b - b*| - match_giou * GIoU.

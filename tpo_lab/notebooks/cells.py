@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,15 @@ def read_result(executed: Path) -> dict[str, Any]:
     return result
 
 
-def emit(out: Path | str, result: Mapping[str, Any]) -> None:
+def emit(out: Path | str, **result: Any) -> None:
     """In the last cell of a notebook: show its result, and write it to `out/result.json`, the mark that the notebook is done."""
     from IPython.display import display
 
     record = {"schema": SCHEMA, **result, "peak_memory_mb": peak_memory_mb()}
-    display({RESULT: record, "text/plain": json.dumps(record, indent=2)}, raw=True)  # type: ignore[no-untyped-call]
-    write_json(Path(out) / "result.json", record)
+    path = Path(out) / "result.json"
+    figures = "".join(f"\n  {name}: {value:.3f}" for name, value in dict(result.get("headline", {})).items())
+    display({RESULT: record, "text/plain": f"Written to {path}{figures}"}, raw=True)  # type: ignore[no-untyped-call]
+    write_json(path, record)
 
 
 def open_run(out: Path | str) -> Path:

@@ -63,21 +63,22 @@ class PatchReadout(nn.Module):
     def _in_blocks(self, patches: torch.Tensor) -> torch.Tensor:
         """[frame, patch, ...] to [frame, block, patch of the block, ...]."""
         side = round(patches.shape[1] ** 0.5) // self.block
-        split = patches.unflatten(1, (side, self.block, side, self.block)).transpose(2, 3)
+        split = patches.reshape(len(patches), side, self.block, side, self.block, *patches.shape[2:]).transpose(2, 3)
         return split.flatten(3, 4).flatten(1, 2)
 
     def _logits(self, features: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits [frame, block, patch of the block, class], from the patches and from the blocks' means."""
         blocks = self._in_blocks(features)
-        seen = self.from_block[name](blocks.mean(2)).unflatten(-1, (self.block**2, -1))
-        return self.from_patch[name](blocks), seen
+        seen = self.from_block[name](blocks.mean(2))
+        return self.from_patch[name](blocks), seen.reshape(*blocks.shape[:3], -1)
 
     def losses(self, features: torch.Tensor, frames: torch.Tensor, labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Mean losses; `features` [frame, patch, width], `frames` normalised [frame, 3, h, w], labels [frame, patch]."""
         losses = {}
         for name in ATTRIBUTES:
             target = self._in_blocks(labels[name]).flatten()
-            losses[name] = sum(F.cross_entropy(logits.flatten(0, 2), target) for logits in self._logits(features, name))
+            patch, block = (F.cross_entropy(logits.flatten(0, 2), target) for logits in self._logits(features, name))
+            losses[name] = patch + block
         side = self.block * self.patch // self.pool
         pixels = F.unfold(F.avg_pool2d(frames, self.pool), side, stride=side).transpose(1, 2)
         losses["pixels"] = F.mse_loss(self.pixels(self._in_blocks(features).mean(2)), pixels)
@@ -85,7 +86,7 @@ class PatchReadout(nn.Module):
 
     @torch.no_grad()
     def accuracies(self, features: torch.Tensor, labels: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Share of right labels among the patches that show something, read from the patch ("colour") and from its block ("colour/block")."""
+        """Share of right labels among the patches that show something, from the patch ("colour") and from its block ("colour/block")."""
         found = {}
         for name in ATTRIBUTES:
             target = self._in_blocks(labels[name])

@@ -1,0 +1,106 @@
+"""The region head that also points at patches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tpo_lab.boxes import box_iou
+from tpo_lab.errors import UsageError
+from tpo_lab.heads import ClipInfo, DenseRegionHead, DenseRegionSettings, Visual, build_head
+from tpo_lab.heads.region_dense import patch_coverage
+
+CLIP = ClipInfo(80, 40, 3.0, (0.5, 1.5, 2.5))
+
+
+def visual(slots: int, *, seed: int = 0, width: int = 6) -> Visual:
+    torch.manual_seed(seed)
+    return Visual(
+        times_sec=torch.tensor(CLIP.times_sec).expand(slots, 3),
+        frame_valid=torch.ones(slots, 3, dtype=torch.bool),
+        duration_sec=torch.full((slots,), 3.0),
+        size_wh=torch.tensor([[80.0, 40.0]]).expand(slots, 2),
+        answer=torch.arange(slots),
+        frame_features=torch.randn(slots, 3, 16, width),
+    )
+
+
+def target(head: DenseRegionHead, *annotations: list[dict[str, object]]):
+    items = [head.encode_target(annotation, CLIP) for annotation in annotations]
+    return head.collate_targets(items, [len(item) for item in items], "cpu")
+
+
+def test_patch_coverage_is_the_share_of_each_patch() -> None:
+    covered = patch_coverage(torch.tensor([[0.25, 0.0, 0.625, 0.5]]), 4).reshape(4, 4)
+    expected = torch.zeros(4, 4)
+    expected[0:2, 1], expected[0:2, 2] = 1.0, 0.5
+    torch.testing.assert_close(covered, expected)
+
+
+def test_patch_coverage_sums_to_the_area() -> None:
+    corners = torch.rand(50, 2, 2).sort(1).values
+    boxes = torch.cat([corners[:, 0], corners[:, 1]], 1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    torch.testing.assert_close(patch_coverage(boxes, 7).sum(1) / 49, area, atol=1e-5, rtol=1e-4)
+
+
+def test_patches_term_looks_at_the_frame_of_the_box() -> None:
+    head = DenseRegionHead(8, DenseRegionSettings(vision_dim=6))
+    seen = visual(1)
+    embedding = torch.randn(1, 8)
+    annotation = [{"time_sec": 1.4, "xyxy": [0, 0, 20, 10]}]
+    prediction = head.predict(embedding, seen)
+    value = head.losses(prediction, target(head, annotation))["patches"]
+    # the box fills exactly the first patch of the second frame
+    expected = -prediction.patch_logits[0, 1].log_softmax(-1)[0]
+    torch.testing.assert_close(value, expected[None])
+
+
+def test_patches_term_reaches_the_task_embedding_and_the_features() -> None:
+    head = DenseRegionHead(8, DenseRegionSettings(vision_dim=6))
+    seen = visual(2)
+    assert seen.frame_features is not None
+    seen.frame_features.requires_grad_()
+    embedding = torch.randn(2, 8, requires_grad=True)
+    wanted = target(head, [{"time_sec": 0.5, "xyxy": [0, 0, 30, 20]}], [{"time_sec": 2.5, "xyxy": [40, 10, 70, 35]}])
+    head.losses(head.predict(embedding, seen), wanted)["patches"].sum().backward()
+    assert embedding.grad is not None and (embedding.grad.abs().sum(1) > 0).all()
+    touched = seen.frame_features.grad.abs().sum((2, 3)) > 0
+    assert touched.tolist() == [[True, False, False], [False, False, True]]
+
+
+def test_boxes_are_those_of_the_plain_head() -> None:
+    dense, plain = DenseRegionHead(8, DenseRegionSettings(vision_dim=6)), build_head("region", 8)
+    plain.mlp.load_state_dict(dense.mlp.state_dict())
+    embedding = torch.randn(3, 8)
+    torch.testing.assert_close(dense.predict(embedding, visual(3)).boxes_xyxy, plain.predict(embedding, visual(3)).boxes_xyxy)
+
+
+def test_dense_head_overfits_one_sample() -> None:
+    torch.manual_seed(1)
+    head = DenseRegionHead(8, DenseRegionSettings(vision_dim=32))
+    embedding, seen = torch.randn(1, 8), visual(1, width=32)
+    wanted = target(head, [{"time_sec": 0.5, "xyxy": [10, 5, 50, 30]}])
+    optimizer = torch.optim.Adam(head.parameters(), 0.02)
+    for _ in range(300):
+        losses = head.losses(head.predict(embedding, seen), wanted)
+        optimizer.zero_grad()
+        sum(head.weights()[name] * value.mean() for name, value in losses.items()).backward()
+        optimizer.step()
+    prediction = head.predict(embedding, seen)
+    assert float(box_iou(prediction.boxes_xyxy.detach(), wanted.boxes_xyxy)) > 0.9
+    covered = patch_coverage(wanted.boxes_xyxy, 4)
+    share = covered / covered.sum()
+    entropy = -(share * share.clamp_min(1e-9).log()).sum()
+    assert float(losses["patches"].detach()) == pytest.approx(float(entropy), abs=0.2)
+
+
+def test_dense_head_says_what_it_misses() -> None:
+    with pytest.raises(UsageError, match="vision_dim: expected the width of the vision tower's features, got 0"):
+        build_head("region", 8, head="dense")
+
+
+def test_settings_survive_a_round_trip() -> None:
+    head = build_head("region", 8, head="dense", vision_dim=6, weight_patches=0.5)
+    again = build_head(head.spec(), 8)
+    assert again.settings == head.settings and type(again) is DenseRegionHead
