@@ -29,7 +29,7 @@ from tpo_lab.stages import Lora, Stage
 from tpo_lab.training import Interrupted, StageData, TrainingOptions, by_task, fit, task_of
 
 TEXT = {"mlm": 1.0, "assign": 1.0}
-STEPS = {"1": 3, "2.region": 4, "3a": 3}
+STEPS = {"1": 2, "2.region": 4, "3a": 2}
 
 
 def stage(name: str, steps: int, *heads: str, **changes: Any) -> Stage:
@@ -127,7 +127,7 @@ def die() -> None:
     raise Crash
 
 
-@pytest.mark.parametrize(("name", "step"), [("1", 2), ("1", 3), ("2.region", 1), ("3a", 2), ("3a", 3)])
+@pytest.mark.parametrize(("name", "step"), [("1", 1), ("1", 2), ("2.region", 1), ("3a", 2)])
 def test_ctrl_c_saves_and_resume_ends_bit_by_bit_where_a_straight_run_does(
     straight: Straight,
     build_tiny: Callable[..., TPOModel],
@@ -149,7 +149,7 @@ def test_ctrl_c_saves_and_resume_ends_bit_by_bit_where_a_straight_run_does(
     assert differing(weights(checkpoint.load(run.path / "checkpoint")), straight.weights) == []
 
 
-@pytest.mark.parametrize(("name", "step"), [("1", 2), ("2.region", 1), ("2.region", 3), ("3a", 1)])
+@pytest.mark.parametrize(("name", "step"), [("1", 1), ("2.region", 1), ("2.region", 3), ("3a", 1)])
 def test_a_killed_run_goes_on_from_its_last_state(
     straight: Straight,
     build_tiny: Callable[..., TPOModel],
