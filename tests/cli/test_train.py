@@ -168,7 +168,7 @@ def test_interrupted_run_says_how_to_go_on_and_ends_where_an_undisturbed_one_doe
         stderr=subprocess.PIPE,
         text=True,
     )
-    patience = threading.Timer(120, process.kill)
+    patience = threading.Timer(400, process.kill)
     patience.start()
     try:
         for line in process.stderr:
