@@ -177,24 +177,26 @@ class TestQuestions:
         assert show.peak_memory({**measured, "20": {"peak_memory_mb": None}}, ["10", "20"]) is None
 
 
-@pytest.mark.slow
-class TestWhole:
-    @pytest.fixture(scope="class")
-    def finished(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-        pytest.importorskip("papermill", reason="papermill is not installed")
-        out = tmp_path_factory.mktemp("demo") / "out"
-        # In a process of its own, as a user starts it: nothing that pytest loaded helps.
-        code = "import sys, json; from tpo_lab import demo; from tests_settings import TINY; demo.run(sys.argv[1], settings=TINY)"
-        settings = f"from tpo_lab.demo import DemoSettings; TINY = DemoSettings(**{asdict(TINY)!r})"
-        (out.parent / "tests_settings.py").write_text(settings)
-        paths = [str(Path(demo.__file__).parents[2]), str(out.parent)]
-        done = subprocess.run(
-            [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}; {code}", str(out)], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == "" and "10_tokens_and_routing" in done.stderr
-        return out, json.loads((out / "demo.json").read_text())
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    pytest.importorskip("papermill", reason="papermill is not installed")
+    out = tmp_path_factory.mktemp("demo") / "out"
+    # In a process of its own, as a user starts it: nothing that pytest loaded helps.
+    code = "import sys, json; from tpo_lab import demo; from tests_settings import TINY; demo.run(sys.argv[1], settings=TINY)"
+    settings = f"from tpo_lab.demo import DemoSettings; TINY = DemoSettings(**{asdict(TINY)!r})"
+    (out.parent / "tests_settings.py").write_text(settings)
+    paths = [str(Path(demo.__file__).parents[2]), str(out.parent)]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}; {code}", str(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and "10_tokens_and_routing" in done.stderr
+    return out, json.loads((out / "demo.json").read_text())
 
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+class TestWhole:
     def test_everything_is_there(self, finished: tuple[Path, dict[str, Any]]):
         out, document = finished
         assert document["schema"] == "tpo_lab.demo/1" and document["settings"]["seed"] == 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tpo_lab.batch import Row
+from tpo_lab.errors import UsageError
 from tpo_lab.features import FeatureCache
 from tpo_lab.heads import Head
 from tpo_lab.heads.base import Visual
@@ -124,3 +125,23 @@ def test_frames_are_kept_up_to_the_limit(tiny: TPOModel, world: Callable[..., li
         rows = [frames.row(clip) for clip in clips]
         assert len(loads) == expected
         assert torch.equal(rows[0].frames, rows[2].frames) and rows[0].clip == rows[2].clip
+
+
+def test_a_row_is_about_one_clip(tiny: TPOModel, world: Callable[..., list[Sample]]) -> None:
+    with pytest.raises(UsageError, match=r"samples: expected samples about one clip, got \['world://.*/0/.*world://.*/1/"):
+        Frames(tiny.backbone).row([*world(0, "conversation")[:1], *world(1, "conversation")[:1]])
+
+
+def test_frames_of_the_world_are_at_the_centres_of_equal_parts(tiny: TPOModel, world: Callable[..., list[Sample]]) -> None:
+    row = Frames(tiny.backbone).row(world(0, "region"))
+    assert row.clip.times_sec == (0.5, 1.5, 2.5, 3.5)
+    assert (row.frames.dtype, row.frames.shape) == (torch.uint8, (4, 3, 64, 64))
+    assert len(row.samples) > 1
+
+
+@pytest.mark.parametrize("path", ["world://train/standard/0", "world://train/standard/0/0/two-five", "world://train/standard/x/0/1-2"])
+def test_a_damaged_reference_to_the_world_is_refused(tiny: TPOModel, world: Callable[..., list[Sample]], path: str) -> None:
+    (sample,) = world(0, "conversation")[:1]
+    broken = sample.model_copy(update={"media": sample.media.model_copy(update={"path": path})})
+    with pytest.raises(UsageError, match=rf"media\.path: expected world://split/level/seed/index/lowest-highest, got '{path}'"):
+        Frames(tiny.backbone).row([broken])

@@ -301,7 +301,7 @@ def test_describe_shows_each_rate_beside_its_stage() -> None:
 
 def test_repr_is_one_line_with_the_order() -> None:
     assert repr(recipe("nano")).startswith(
-        "Recipe('nano': 1 -> 2.temporal -> 2.mask -> 2.region -> 3a -> 3b; LoRA 16/32; 16 frames of 64 px"
+        "Recipe('nano': 1 -> 2.temporal -> 2.mask -> 2.region -> 3a -> 3b; LoRA 16/32; 8 frames of 64 px"
     )
     assert "\n" not in repr(recipe("paper"))
 

@@ -228,5 +228,8 @@ def _temporal(records: Sequence[Record], how: str) -> dict[str, Any]:
 
 
 def _interval(name: str, hits: Any) -> dict[str, Any]:
+    """The 95% bootstrap interval of a share; a single sample has none."""
+    if len(hits) < 2:
+        return {}
     interval = bootstrap(hits.astype(float))
     return {f"{name}/interval": [interval.low, interval.high]}

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import typer
+from rich.console import Group
 from typer.main import get_command
 
 from tpo_lab import cli, doctor
@@ -145,9 +146,11 @@ def test_what_a_library_prints_goes_to_stderr_beside_the_document(call, monkeypa
 
 
 def test_doctor_shows_its_report_and_its_status(call, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor, "examine", lambda: doctor.Report("1.2", "3.0", "here", (), (), (), (), ()))
+    part = doctor.Part("mcp", "missing", None, "No agents.", "pip install 'tpo-lab[mcp]'")
+    monkeypatch.setattr(doctor, "examine", lambda: doctor.Report("1.2", "3.0", "here", (), (), (part,), (), ()))
     done = call("doctor")
     assert done.status == 0 and "TPO Lab 1.2" in done.words and "No problems found." in done.words
+    assert "mcp │ missing │ No agents." in done.words and "pip install 'tpo-lab[mcp]'" in done.out
 
 
 @pytest.mark.parametrize(
@@ -301,3 +304,5 @@ def test_tables_show_texts_that_look_like_markup(capsys: pytest.CaptureFixture[s
     assert "[red]" in capsys.readouterr().out
     screen.show(screen.table(("", ""), [("text", "[bold] <region>")]))
     assert capsys.readouterr().out.split() == ["text", "[bold]", "<region>"]
+    screen.show(Group("[red] a", Group("[/x]")))
+    assert capsys.readouterr().out == "[red] a\n[/x]\n"

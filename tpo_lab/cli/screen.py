@@ -30,7 +30,7 @@ def screen() -> Console:
 
 def say(line: RenderableType) -> None:
     """One line, or a table, for the person who waits."""
-    screen().print(line, markup=False, soft_wrap=isinstance(line, str))
+    screen().print(_verbatim(line), soft_wrap=isinstance(line, str))
 
 
 def show(view: RenderableType) -> None:
@@ -40,7 +40,17 @@ def show(view: RenderableType) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
-    console.print(view, markup=False, soft_wrap=isinstance(view, str))
+    console.print(_verbatim(view), soft_wrap=isinstance(view, str))
+
+
+def _verbatim(view: RenderableType) -> RenderableType:
+    """The view with its plain strings as texts, in which brackets are no markup; tables of other modules may hold markup."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if isinstance(view, Group):
+        return Group(*map(_verbatim, view.renderables))
+    return Text(view) if isinstance(view, str) else view
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[int] = (), title: str = "") -> Table:

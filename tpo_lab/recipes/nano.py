@@ -51,7 +51,7 @@ def nano() -> Recipe:
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
         switches=Switches(region_loss="official", temporal_features="backbone"),
-        frames=16,
+        frames=8,
         resolution=64,
         description="Offline on a CPU, on the synthetic world.",
         source="chosen for the nano backbone",
