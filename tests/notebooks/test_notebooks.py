@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -220,12 +222,14 @@ class TestDriver:
         handler = "signal.SIG_IGN" if stubborn else "signal.default_int_handler"
         notebook = write(tmp_path / "n.ipynb", WAIT.replace("handler", handler))
 
-        def interrupt_when_it_waits() -> None:
-            if (tmp_path / "pid").exists():
-                raise KeyboardInterrupt
+        def press_control_c() -> None:
+            while not (tmp_path / "pid").exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
 
+        threading.Thread(target=press_control_c, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
-            notebooks.execute(notebook, tmp_path / "done.ipynb", {"out": str(tmp_path)}, on_poll=interrupt_when_it_waits)
+            notebooks.execute(notebook, tmp_path / "done.ipynb", {"out": str(tmp_path)})
         assert (tmp_path / "saved").exists() is not stubborn
         assert is_gone(int((tmp_path / "pid").read_text()))
 

@@ -80,8 +80,7 @@ def execute(
         job = _Job(functools.partial(_papermill, notebook, executed, chosen, kernel, on_cell))
         job.start()
         try:
-            while job.is_alive():
-                job.join(POLL_SEC)
+            while not job.finished.wait(POLL_SEC):
                 if on_poll is not None:
                     on_poll()
         except BaseException:
@@ -150,19 +149,23 @@ class _Kernel:
         try:
             for process in self.processes():
                 process.send_signal(signal.SIGINT)
-            job.join(GRACE_SEC)
+            job.finished.wait(GRACE_SEC)
         finally:
             for process in self.processes():
                 process.kill()
-            job.join(POLL_SEC * 20)
+            job.finished.wait(POLL_SEC * 20)
 
 
 class _Job(threading.Thread):
-    """A call in a thread of its own, so that the main thread stays free for Ctrl-C and for progress."""
+    """A call in a thread of its own, so that the main thread stays free for Ctrl-C and for progress.
+
+    Wait for `finished`: up to Python 3.12 a `join` that is interrupted takes the thread for ended.
+    """
 
     def __init__(self, call: Callable[[], None]) -> None:
         super().__init__(daemon=True)
         self.call = call
+        self.finished = threading.Event()
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -170,6 +173,8 @@ class _Job(threading.Thread):
             self.call()
         except BaseException as error:
             self.error = error
+        finally:
+            self.finished.set()
 
 
 def _papermill(notebook: Path, executed: Path, values: dict[str, Any], kernel: _Kernel, on_cell: Callable[[int, int], None] | None) -> None:
