@@ -19,6 +19,14 @@ def test_build_takes_head_settings_from_the_recipe_and_a_spec_wins() -> None:
     assert list(chosen.heads) == ["region"]
 
 
+def test_a_recipe_chooses_the_kind_of_a_head_and_a_spec_wins() -> None:
+    nano = tpo.recipe("nano")
+    dense = tpo.build(heads=("region",), recipe=nano).head("region")
+    assert (dense.variant, dense.settings.loss) == ("dense", "official")
+    assert tpo.build(heads=({"name": "region", "head": "mlp"},), recipe=nano).head("region").variant == "mlp"
+    assert tpo.build(heads=("region",)).head("region").variant == "mlp"
+
+
 def test_build_refuses_an_unknown_head_with_the_list() -> None:
     with pytest.raises(UsageError, match=r"head: expected one of region, temporal.*got 'regoin'.*Did you mean 'region'"):
         tpo.build(heads=("regoin",))

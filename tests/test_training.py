@@ -26,7 +26,7 @@ from tpo_lab.recipes import Recipe
 from tpo_lab.runs import RunFolder
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora, Stage
-from tpo_lab.training import Interrupted, StageData, TrainingOptions, by_task, fit, task_of
+from tpo_lab.training import Interrupted, StageData, StageLoop, TrainingOptions, by_task, fit, loop, task_of
 
 TEXT = {"mlm": 1.0, "assign": 1.0}
 STEPS = {"1": 2, "2.region": 4, "3a": 2}
@@ -336,7 +336,7 @@ def test_cached_features_train_like_uncached_ones(
 ) -> None:
     chosen = recipe(stage("2.region", 3, "region"), dropout=0.0)
     cached = fit(build_tiny(), samples, chosen, tmp_path / "cached")
-    monkeypatch.setattr(training, "FeatureCache", lambda model: None)
+    monkeypatch.setattr(loop, "FeatureCache", lambda model: None)
     plain = fit(build_tiny(), samples, chosen, tmp_path / "plain")
     for one, other in zip(numbers(cached), numbers(plain), strict=True):
         assert one == pytest.approx(other, rel=5e-3)
@@ -354,7 +354,7 @@ def test_the_cache_is_used_only_while_the_vision_side_is_frozen(
     found = {}
     for entry in three_stages().stages:
         data = StageData(by_task(samples), entry, 0)
-        found[entry.name] = training._StageLoop(model, entry, data, Frames(model.backbone), run, TrainingOptions(), Accelerator()).cache
+        found[entry.name] = StageLoop(model, entry, data, Frames(model.backbone), run, TrainingOptions(), Accelerator()).cache
     assert found["1"] is not None and found["2.region"] is not None and found["3a"] is None
 
 

@@ -29,7 +29,7 @@ def build(
     Args:
         backbone: "nano", a folder, a hub id, or a backbone that is built already.
         heads: names, or specs with settings such as `{"name": "temporal", "head": "simple", "hidden": 64}`.
-        recipe: decides head settings by its switches (e.g. the region loss); a setting in a spec wins.
+        recipe: decides heads and their settings by its switches (e.g. the region loss); a setting in a spec wins.
         num_frames: frames of a clip that the model is shown; the backbone's own number where None.
     """
     found = load_backbone(backbone, num_frames=num_frames) if isinstance(backbone, str) else backbone
@@ -43,9 +43,11 @@ def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backb
     decided: dict[str, Any] = {}
     if spec.get("name") == "region":
         if switches is not None:
-            decided["loss"] = switches.region_loss
-        if spec.get("head") == "dense":
+            decided |= {"loss": switches.region_loss, "head": switches.region_head}
+        if {**decided, **spec}.get("head") == "dense":
             decided["vision_dim"] = backbone.vision_size
+    if spec.get("name") == "temporal" and spec.get("head") == "cg-detr":
+        decided["vision_dim"] = backbone.vision_size
     return decided
 
 

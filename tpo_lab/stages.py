@@ -162,6 +162,8 @@ class Switches:
             choose between them. "output" is the closest to the released code.
         assign_loss: Eq. 1's own cross-entropy over the route positions, or those positions as any others inside the text loss.
         region_loss: "paper" mean squared error; "official" 2 L1 + 0.2 (1 - GIoU).
+        region_head: "mlp" learns from boxes alone, as published; "dense" also from the patches that a box covers, which a backbone that
+            never saw a box in its pretraining needs.
         mask_loss: "paper" compares masks, through the frozen decoder; "official" imitates SAM2's embedding of the ground-truth box.
         mask_adapter_layers: the paper says "a single MLP layer" (section 3, appendix) and "two-layer MLP" (section 4); two were released.
         mask_prompt_encoder: whether SAM2's own prompt encoder still prompts the frames after the first.
@@ -177,6 +179,7 @@ class Switches:
     train_rows: Literal["both", "output", "none"] = "both"
     assign_loss: Literal["separate", "inside_mlm"] = "separate"
     region_loss: Literal["paper", "official"] = "paper"
+    region_head: Literal["mlp", "dense"] = "mlp"
     mask_loss: Literal["paper", "official"] = "paper"
     mask_adapter_layers: Literal[1, 2] = 2
     mask_prompt_encoder: Literal["replaced", "kept"] = "replaced"

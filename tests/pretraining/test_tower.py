@@ -55,10 +55,10 @@ def test_losses_are_cross_entropies_of_both_readouts_and_the_error_of_pooled_pix
     frames = torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE)
     labels = {name: torch.randint(0, len(classes), (2, SIDE * SIDE)) for name, classes in ATTRIBUTES.items()}
     found = readout.losses(features, frames, labels)
-    assert set(found) == {*ATTRIBUTES, "pixels"}
+    assert set(found) == {*ATTRIBUTES, "pixels", "place"}
     classes = len(ATTRIBUTES["shape"])
     own = F.cross_entropy(readout.from_patch["shape"](features).flatten(0, 1), labels["shape"].flatten())
-    total, error = torch.zeros(()), torch.zeros(())
+    total, error, places = torch.zeros(()), torch.zeros(()), []
     for frame in range(2):
         for y in range(0, SIDE, 2):
             for x in range(0, SIDE, 2):
@@ -69,7 +69,9 @@ def test_losses_are_cross_entropies_of_both_readouts_and_the_error_of_pooled_pix
                 crop = frames[frame, :, y * PATCH : (y + 2) * PATCH, x * PATCH : (x + 2) * PATCH]
                 small = crop.reshape(3, 4, 4, 4, 4).mean((2, 4))
                 error += (readout.pixels(mean) - small.flatten()).square().mean()
+                places.append(-readout.place(mean).log_softmax(-1)[y // 2 * (SIDE // 2) + x // 2])
     assert float(found["shape"].detach()) == pytest.approx(float((own + total / (2 * SIDE * SIDE)).detach()), rel=1e-5)
+    assert float(found["place"].detach()) == pytest.approx(float(torch.stack(places).mean().detach()), rel=1e-5)
     assert float(found["pixels"].detach()) == pytest.approx(float((error / (2 * SIDE * SIDE / 4)).detach()), rel=1e-5)
 
 
@@ -106,7 +108,7 @@ def test_pretraining_lowers_its_losses_and_reports_scores(tower: Any, tmp_path: 
         tower, TowerPretraining(steps=16, batch_size=4, held_frames=8, checkpoint_every=8), patch=PATCH, out=tmp_path, workers=0
     )
     assert sum(seen[-3:]) < 0.8 * sum(seen[:3])
-    assert set(scores) == {*ATTRIBUTES, *(f"{name}/block" for name in ATTRIBUTES), "pixels"}
+    assert set(scores) == {*ATTRIBUTES, *(f"{name}/block" for name in ATTRIBUTES), "pixels", "place"}
     assert [line["step"] for line in logged(tmp_path)] == [8, 16]
     assert {name: logged(tmp_path)[-1][name] for name in scores} == scores
     still = [name for name, parameter in tower.named_parameters() if torch.equal(parameter, before[name])]

@@ -1,4 +1,4 @@
-"""Pretraining of the nano vision tower on its own: attribute labels per patch and reconstruction of the patch's pixels.
+"""Pretraining of the nano vision tower on its own: attribute labels per patch, its place, and reconstruction of the pixels.
 
 Real towers arrive with attributes linearly readable from their patches (SigLIP was trained on billions of pairs); this
 module gives the nano tower the same property before a language model ever sees it. No boxes, masks or windows are used.
@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tpo_lab.datasets.world.patches import ATTRIBUTES, PatchBatch, patch_batches
+from tpo_lab.datasets.world.scene import FRAME_SIZE
 from tpo_lab.schedules import lr_factor
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
@@ -44,21 +45,24 @@ class PatchReadout(nn.Module):
     """Linear readouts of attributes and pixels; thrown away after pretraining.
 
     Attributes are read twice: from each patch, and, for all patches of a block at once, from the block's mean, which is all that the
-    connector hands to the language model. So a patch must also carry where in its block it is, or boxes could never be exact.
+    connector hands to the language model. So a patch must also carry where in its block it is, or boxes could never be exact; and a
+    block's mean where in the frame it is, as the position embeddings of a full-size tower see to it.
 
     Args:
         width: of the patch features.
         patch: side of a patch in pixels.
         pool: pixels are averaged over pool x pool before they are reconstructed.
         block: patches per side that the connector averages into one visual token.
+        image: side of a frame in pixels.
     """
 
-    def __init__(self, width: int, patch: int, pool: int, block: int = 2) -> None:
+    def __init__(self, width: int, patch: int, pool: int, block: int = 2, image: int = FRAME_SIZE) -> None:
         super().__init__()
         self.patch, self.pool, self.block = patch, pool, block
         self.from_patch = nn.ModuleDict({name: nn.Linear(width, len(classes)) for name, classes in ATTRIBUTES.items()})
         self.from_block = nn.ModuleDict({name: nn.Linear(width, block**2 * len(classes)) for name, classes in ATTRIBUTES.items()})
         self.pixels = nn.Linear(width, 3 * (block * patch // pool) ** 2)
+        self.place = nn.Linear(width, (image // patch // block) ** 2)
 
     def _in_blocks(self, patches: torch.Tensor) -> torch.Tensor:
         """[frame, patch, ...] to [frame, block, patch of the block, ...]."""
@@ -81,18 +85,28 @@ class PatchReadout(nn.Module):
             losses[name] = patch + block
         side = self.block * self.patch // self.pool
         pixels = F.unfold(F.avg_pool2d(frames, self.pool), side, stride=side).transpose(1, 2)
-        losses["pixels"] = F.mse_loss(self.pixels(self._in_blocks(features).mean(2)), pixels)
+        means = self._in_blocks(features).mean(2)
+        losses["pixels"] = F.mse_loss(self.pixels(means), pixels)
+        losses["place"] = F.cross_entropy(self.place(means).flatten(0, 1), _places(means).flatten())
         return losses
 
     @torch.no_grad()
     def accuracies(self, features: torch.Tensor, labels: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Share of right labels among the patches that show something, from the patch ("colour") and from its block ("colour/block")."""
+        """Share of right labels among the patches that show something, from the patch ("colour") and from its block ("colour/block");
+        "place" among all blocks."""
         found = {}
         for name in ATTRIBUTES:
             target = self._in_blocks(labels[name])
             for suffix, logits in zip(("", "/block"), self._logits(features, name), strict=True):
                 found[name + suffix] = float((logits.argmax(-1) == target)[target > 0].float().mean())
+        means = self._in_blocks(features).mean(2)
+        found["place"] = float((self.place(means).argmax(-1) == _places(means)).float().mean())
         return found
+
+
+def _places(blocks: torch.Tensor) -> torch.Tensor:
+    """The number of each block of a frame, [frame, block]."""
+    return torch.arange(blocks.shape[1], device=blocks.device).expand(blocks.shape[:2])
 
 
 def normalise(frames: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
@@ -155,7 +169,7 @@ def pretrain_tower(tower: Any, settings: TowerPretraining, *, patch: int, out: P
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * lr_factor(step, settings.steps, settings.warmup_ratio, 0.02)
         losses = readout.losses(_features(tower, pixels), pixels, labels)
-        total = sum(losses[name] for name in ATTRIBUTES) + settings.reconstruction_weight * losses["pixels"]
+        total = sum(losses[name] for name in (*ATTRIBUTES, "place")) + settings.reconstruction_weight * losses["pixels"]
         optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -29,8 +29,9 @@ _stage = partial(
 def nano() -> Recipe:
     """Few steps at high rates, for a small backbone pretrained on the synthetic world.
 
-    Differs in: rates and lengths; the whole mask head trains, since no pretrained SAM2 is that small; every head's stage trains the
-    prompt encoders, since all of the world's tasks point at things; the temporal head sees the backbone's own features.
+    Differs in: rates and lengths; the region head learns from patches as well as from boxes, since nano's pretraining showed it no
+    places finer than words; the whole mask head trains, since no pretrained SAM2 is that small; every head's stage trains the prompt
+    encoders, since all of the world's tasks point at things; the temporal head sees the backbone's own features.
     """
     return Recipe(
         name="nano",
@@ -50,7 +51,7 @@ def nano() -> Recipe:
             _joint(WITH_CONVERSATION, "all tasks and conversation", dict.fromkeys((*HEADS, CONVERSATION), 1.0), steps=250),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
-        switches=Switches(region_loss="official", temporal_features="backbone"),
+        switches=Switches(region_loss="official", region_head="dense", temporal_features="backbone"),
         frames=8,
         resolution=64,
         description="Offline on a CPU, on the synthetic world.",
