@@ -10,12 +10,15 @@ from torch import nn
 
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual
+from tpo_lab.heads.cg_detr import CGDETRHead, CGDETRSettings
 from tpo_lab.heads.region import RegionHead, RegionSettings
 from tpo_lab.heads.region_dense import DenseRegionHead, DenseRegionSettings
 from tpo_lab.heads.temporal import SimpleTemporalHead, SimpleTemporalSettings
 
 __all__ = [
     "HEADS",
+    "CGDETRHead",
+    "CGDETRSettings",
     "ClipInfo",
     "DenseRegionHead",
     "DenseRegionSettings",
@@ -34,7 +37,7 @@ HeadClass = TypeVar("HeadClass", bound=type[Head[Any, Any]])
 
 HEADS: dict[str, dict[str, type[Head[Any, Any]]]] = {
     "region": {"mlp": RegionHead, "dense": DenseRegionHead},
-    "temporal": {"simple": SimpleTemporalHead},
+    "temporal": {"simple": SimpleTemporalHead, "cg-detr": CGDETRHead},
 }
 """Name of the head -> variant -> class. The first variant of a name is its default."""
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from tpo_lab.errors import UsageError
 
@@ -86,6 +85,8 @@ def over_seeds(values: ArrayLike, *, level: float = 0.95) -> Interval:
     Raises:
         UsageError: fewer than two seeds (one says nothing about the spread), values not [seed] or not finite, or a level out of range.
     """
+    from scipy import stats  # here, since it takes longer to load than most scores take
+
     numbers = _finite("values", values)
     if numbers.ndim != 1:
         raise UsageError("values", expected="one number per seed", got=numbers.shape)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 
 from tpo_lab.errors import UsageError
 
@@ -21,13 +20,7 @@ def box_iou(first_xyxy: ArrayLike, second_xyxy: ArrayLike) -> Floats:
     Raises:
         UsageError: an argument is not [n, 4].
     """
-    first, second = _boxes("first_xyxy", first_xyxy)[:, None], _boxes("second_xyxy", second_xyxy)[None, :]
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
-    intersection = np.clip(sides, 0, None).prod(-1)
-    union = _area(first) + _area(second) - intersection
-    valid = (union > 0) & np.isfinite(first).all(-1) & np.isfinite(second).all(-1)
-    ious: Floats = np.divide(intersection, union, out=np.zeros(valid.shape), where=valid)
-    return ious
+    return _iou(_boxes("first_xyxy", first_xyxy)[:, None], _boxes("second_xyxy", second_xyxy)[None, :])
 
 
 def rec_ious(pred_boxes: Sequence[ArrayLike | None], true_boxes: Sequence[ArrayLike]) -> Floats:
@@ -36,7 +29,7 @@ def rec_ious(pred_boxes: Sequence[ArrayLike | None], true_boxes: Sequence[ArrayL
     Raises:
         UsageError: the lengths differ, there is no sample, or a true box is inverted, empty or not finite.
     """
-    return _rec_ious(*_rec_boxes(pred_boxes, true_boxes))
+    return _iou(*_rec_boxes(pred_boxes, true_boxes))
 
 
 def rec_scores(
@@ -61,7 +54,7 @@ def rec_scores(
     Differs in: no generalised IoU as in MDETR's evaluator, no square padding as in Shikra's.
     """
     predicted, true = _rec_boxes(pred_boxes, true_boxes)
-    ious = _rec_ious(predicted, true)
+    ious = _iou(predicted, true)
     hits = ious > threshold if strict else ious >= threshold
     given = np.array([box is not None for box in pred_boxes])
     return {
@@ -82,6 +75,8 @@ def box_set_counts(pred_sets: Sequence[ArrayLike | None], true_sets: Sequence[Ar
     Raises:
         UsageError: the lengths differ, there is no sample, or a true box is inverted, empty or not finite.
     """
+    from scipy.optimize import linear_sum_assignment  # here, since it takes longer to load than most scores take
+
     _check_lengths(pred_sets, true_sets)
     rows = []
     for index, (pred_set, true_set) in enumerate(zip(pred_sets, true_sets, strict=True)):
@@ -140,10 +135,6 @@ def _rec_boxes(pred_boxes: Sequence[ArrayLike | None], true_boxes: Sequence[Arra
     return np.stack(predicted), np.concatenate([_true_boxes(f"true_boxes[{i}]", np.asarray(box)[None]) for i, box in enumerate(true_boxes)])
 
 
-def _rec_ious(predicted: Floats, true: Floats) -> Floats:
-    return np.array([box_iou(pred[None], target[None])[0, 0] for pred, target in zip(predicted, true, strict=True)])
-
-
 def _check_lengths(predicted: Sequence[object], true: Sequence[object]) -> None:
     if len(predicted) != len(true) or not len(true):
         raise UsageError("predictions", expected=f"one per target, at least one (targets: {len(true)})", got=len(predicted))
@@ -163,6 +154,15 @@ def _true_boxes(name: str, boxes_xyxy: ArrayLike) -> Floats:
     if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
         raise UsageError(name, expected="finite boxes with x1 < x2 and y1 < y2", got=boxes.tolist())
     return boxes
+
+
+def _iou(first: Floats, second: Floats) -> Floats:
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    intersection = np.clip(sides, 0, None).prod(-1)
+    union = _area(first) + _area(second) - intersection
+    valid = (union > 0) & np.isfinite(first).all(-1) & np.isfinite(second).all(-1)
+    ious: Floats = np.divide(intersection, union, out=np.zeros(valid.shape), where=valid)
+    return ious
 
 
 def _area(boxes_xyxy: Floats) -> Floats:

@@ -1,6 +1,6 @@
-"""Metrics of moment retrieval: recall of the first answer and mean IoU. Windows are [start, end) in seconds, nothing is clipped.
+"""Metrics of one answer per query: IoU of windows, recall of the first window and mean IoU. Windows are [start, end), nothing is clipped.
 
-Not here: mAP and the highlight metrics of QVHighlights.
+Not here: recall at K and mAP (moment_retrieval), and the saliency of clips (highlights).
 """
 
 from __future__ import annotations
@@ -32,12 +32,40 @@ def window_iou(first_sec: ArrayLike, second_sec: ArrayLike) -> Floats:
     return ious
 
 
-def moment_ious(pred_windows: Sequence[ArrayLike | None], true_windows: Sequence[ArrayLike]) -> Floats:
+def aligned_window_iou(first_sec: ArrayLike, second_sec: ArrayLike, *, epsilon: float = 0.0) -> Floats:
+    """IoU [pair] of window i of `first_sec` [pair, 2] with window i of `second_sec` [pair, 2], over the hull that both span.
+
+    Windows that meet have their hull as union, and others have IoU 0, so this is `window_iou` up to rounding; a hit exactly on a
+    threshold needs the rounding of the official tools. Inverted windows, NaN, inf and an empty hull: IoU 0.
+
+    Args:
+        first_sec: (start, end) in one unit.
+        second_sec: (start, end) in the same unit.
+        epsilon: added to the union; 1e-8 in HiREST, where an IoU of exactly 0.5 is therefore no hit.
+
+    Raises:
+        UsageError: an argument is not [pair, 2], or the numbers of windows differ.
+
+    Source: the paired IoU of moment_detr, TimeChat and Ego4D NLQ.
+    """
+    first, second = _windows("first_sec", first_sec), _windows("second_sec", second_sec)
+    if len(first) != len(second):
+        raise UsageError("second_sec", expected=f"one window per window of first_sec ({len(first)})", got=len(second))
+    intersection = np.minimum(first[:, 1], second[:, 1]) - np.maximum(first[:, 0], second[:, 0])
+    hull = np.maximum(first[:, 1], second[:, 1]) - np.minimum(first[:, 0], second[:, 0]) + epsilon
+    # an inverted window overlaps nothing, since the overlap is at most its length
+    valid = (hull > 0) & (intersection > 0) & np.isfinite(first).all(-1) & np.isfinite(second).all(-1)
+    ious: Floats = np.divide(intersection, hull, out=np.zeros(len(first)), where=valid)
+    return ious
+
+
+def moment_ious(pred_windows: Sequence[ArrayLike | None], true_windows: Sequence[ArrayLike], *, epsilon: float = 0.0) -> Floats:
     """IoU [sample] of the first predicted window with the true window that it meets best; None or [] is IoU 0.
 
     Args:
         pred_windows: per sample the windows [rank, 2], best first; the order is taken as given.
         true_windows: per sample the true windows [window, 2].
+        epsilon: as in `aligned_window_iou`.
 
     Raises:
         UsageError: the lengths differ, there is no sample, or a sample has no true window or an inverted one.
@@ -46,8 +74,12 @@ def moment_ious(pred_windows: Sequence[ArrayLike | None], true_windows: Sequence
         expected = f"one entry per target, at least one (targets: {len(true_windows)})"
         raise UsageError("pred_windows", expected=expected, got=len(pred_windows))
     true = [_true_windows(f"true_windows[{index}]", windows) for index, windows in enumerate(true_windows)]
-    ious = [window_iou(first, windows) for first, windows in zip(_first_windows(pred_windows), true, strict=True)]
-    return np.array([iou.max(initial=0.0) for iou in ious])
+    nothing = np.full((1, 2), np.nan)
+    first = np.concatenate([window if len(window) else nothing for window in _first_windows(pred_windows)])
+    counts = np.array([len(windows) for windows in true])
+    ious = aligned_window_iou(first.repeat(counts, axis=0), np.concatenate(true), epsilon=epsilon)
+    best: Floats = np.maximum.reduceat(ious, np.cumsum(counts) - counts)
+    return best
 
 
 def moment_scores(

@@ -1,0 +1,218 @@
+"""Multiple choice: MVBench, Video-MME, MLVU, MMIU and SEED-Bench-2, each with its official rule to read an answer and a strict one."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tpo_lab.errors import UsageError
+from tpo_lab.metrics import multiple_choice as rules
+from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, records
+from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+
+Floats = NDArray[np.float64]
+
+_ANSWERS = ("prediction", "pred", "response", "option", "output_text", "answer")
+_IDS = ("question_id", "id")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a benchmark reads and averages answers.
+
+    Attributes:
+        read: (answer, letter) to right, wrong, or None where there is no answer to read.
+        drops_unread: whether an answer that cannot be read leaves the denominator; else it is wrong.
+        macro: whether Avg is the mean over tasks; else over questions.
+        task: fields of the ground truth that may name the task.
+    """
+
+    read: Callable[[str, str], bool | None]
+    drops_unread: bool = False
+    macro: bool = False
+    task: tuple[str, ...] = ("task_type", "question_type", "task", "question_type_id")
+
+
+def _strict(answer: str, letter: str) -> bool | None:
+    found = rules.strict_letter(answer)
+    return None if found is None else found == letter
+
+
+def _mvbench(answer: str, letter: str) -> bool | None:
+    return rules.mvbench_correct(answer, letter)
+
+
+def _video_mme(answer: str, letter: str) -> bool | None:
+    found = rules.video_mme_letter(answer)
+    return found == letter if found else None
+
+
+def _mlvu(answer: str, letter: str) -> bool | None:
+    return rules.mlvu_letter(answer) == letter
+
+
+def _mmiu(answer: str, letter: str) -> bool | None:
+    found = rules.mmiu_letter(answer)
+    return None if found is None else found == letter
+
+
+RULES = {
+    "mvbench": Rule(_mvbench),
+    "video-mme": Rule(_video_mme, drops_unread=True),
+    "mlvu": Rule(_mlvu, macro=True),
+    "mmiu": Rule(_mmiu, macro=True),
+    "seed-bench-2": Rule(lambda answer, letter: answer.strip() == letter),
+}
+
+
+def scorer(benchmark: str) -> Callable[[Request], Scored]:
+    """The function that scores one of `RULES`: Avg, the accuracy per task, and how many answers could not be read."""
+
+    def score(request: Request) -> Scored:
+        return _score(request, RULES[benchmark])
+
+    return score
+
+
+def _score(request: Request, rule: Rule) -> Scored:
+    questions = list(_questions(request.gt, rule))
+    predicted = _predictions(request.pred, questions)
+    truth = {question.key: question for question in questions}
+    ids, missing, extra = matched(list(predicted), truth, request, what="question")
+    read = _strict if request.variant == "strict" else rule.read
+    judged = [read(predicted[key], truth[key].letter) for key in ids]
+    tasks = sorted({truth[key].task for key in ids})
+    rows = np.array([[float(bool(right)), right is not None, tasks.index(truth[key].task)] for key, right in zip(ids, judged, strict=True)])
+    drops = rule.drops_unread and request.variant != "strict"
+    measures = {"Avg": Measure(rows, statistic=lambda drawn: _average(drawn, drops=drops, macro=rule.macro))}
+    for place, task in enumerate(tasks):
+        measures[task] = Measure(rows[rows[:, 2] == place], statistic=lambda drawn: _average(drawn, drops=drops, macro=False))
+    unread = int((rows[:, 1] == 0).sum())
+    other = "Avg over questions" if rule.macro else "Avg over tasks"
+    detail: dict[str, Any] = {
+        "parse_failures": unread,
+        "counts": {task: int((rows[:, 2] == place).sum()) for place, task in enumerate(tasks)},
+        other: 100 * _average(rows, drops=drops, macro=not rule.macro),
+    }
+    durations = np.array([truth[key].duration for key in ids])
+    if any(durations):
+        detail["duration"] = {name: 100 * _average(rows[durations == name], drops=drops, macro=False) for name in sorted(set(durations))}
+    stated = {"average": "tasks" if rule.macro else "questions", "unread": "left out" if drops else "wrong"}
+    return Scored(Counts(len(predicted), len(questions), missing, extra, unread), measures, detail, stated)
+
+
+def _average(rows: Floats, *, drops: bool, macro: bool) -> float:
+    """Accuracy of rows (right, read, task): over questions, or the mean over tasks; nothing left is 0."""
+    kept = rows[rows[:, 1] == 1] if drops else rows
+    if not len(kept):
+        return 0.0
+    if not macro:
+        return float(kept[:, 0].mean())
+    return float(np.mean([kept[kept[:, 2] == task, 0].mean() for task in np.unique(kept[:, 2])]))
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question: its id, task, true option, and the texts by which a prediction without an id is found."""
+
+    key: str
+    task: str
+    letter: str
+    text: str
+    duration: str = ""
+
+
+def _questions(path: Path, rule: Rule) -> Iterator[Question]:
+    rows = list(_rows(path))
+    texts = numbered(_text_key(row) if "question" in row.fields else row.where for _, row in rows)
+    seen: dict[str, str] = {}
+    for (folder_task, row), text in zip(rows, texts, strict=True):
+        task = next((row.text(name) for name in rule.task if name in row.fields), folder_task)
+        key = next((row.text(name) for name in _IDS if name in row.fields), text)
+        if key in seen:
+            raise UsageError(row.where, expected=f"an id that is not yet taken at {seen[key]}", got=key)
+        seen[key] = row.where
+        yield Question(key, task, _letter(row), text, str(row.fields.get("duration", "")) if "videos" in row.fields else "")
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Record]]:
+    """The rows of a file, or of every file of a folder, with the file's (or its folder's) name as the task."""
+    if path.is_dir():
+        files = sorted(path.rglob("*.json"))
+        if not files:
+            raise UsageError(str(path), expected="a folder with .json files", got="none")
+        for file in files:
+            task = file.parent.name if file.stem == "metadata_info" else file.stem
+            yield from ((task, row) for _, row in _rows(file))
+        return
+    if path.suffix == ".jsonl":
+        yield from (("all", row) for row in read_jsonl(path))
+        return
+    document = read_json(path, trailing_commas=True)
+    if isinstance(document, dict):
+        document = next((document[name] for name in ("questions", "res_list", "results", "data") if name in document), document)
+    if isinstance(document, dict):
+        for task, listed in document.items():
+            if not isinstance(listed, list):
+                raise UsageError(f"{path}, key {task}", expected="a list of rows", got=listed)
+            yield from ((task, row) for row in records(path, listed, f"{task}"))
+        return
+    for row in records(path, document):
+        if isinstance(row.fields.get("questions"), list):
+            outer = {name: value for name, value in row.fields.items() if name != "questions"}
+            for question in records(row.where, row.fields["questions"], "questions"):
+                yield "all", Record(question.where, {**outer, **question.fields, "videos": True})
+        else:
+            yield path.stem, row
+
+
+def _letter(row: Record) -> str:
+    """The true option: a letter, "(C) text", or the text of one of the candidates."""
+    answer = row.text("answer", "output", "gt").strip()
+    candidates = row.fields.get("candidates")
+    if isinstance(candidates, list) and answer in [str(each).strip() for each in candidates]:
+        return string.ascii_uppercase[[str(each).strip() for each in candidates].index(answer)]
+    found = rules.strict_letter(answer)
+    if found is None or (len(answer) > 1 and not answer.startswith("(")):
+        raise UsageError(f"{row.where}, answer", expected="a letter, or the text of one of the candidates", got=answer)
+    return found
+
+
+def _predictions(path: Path, questions: list[Question]) -> dict[str, str]:
+    """Answers by the id of their question: found by id, by video and question, or by their place."""
+    document = read_json(path, trailing_commas=True) if path.is_file() and path.suffix == ".json" else None
+    if isinstance(document, Mapping) and document and all(isinstance(each, str) for each in document.values()):
+        return dict(document)
+    rows = [row for _, row in _rows(path)]
+    answers = [_answer(row) for row in rows]
+    if rows and any(name in rows[0].fields for name in _IDS):
+        return {key: _answer(row) for key, row in by_id((row.text(*_IDS), row) for row in rows).items()}
+    if rows and "question" in rows[0].fields:
+        keys = {question.text: question.key for question in questions}
+        texts = numbered(map(_text_key, rows))
+        return {keys.get(text, text): answer for text, answer in zip(texts, answers, strict=True)}
+    if len(rows) != len(questions):
+        raise UsageError(str(path), expected=f"ids, questions, or one row per question ({len(questions)})", got=len(rows))
+    for row, question in zip(rows, questions, strict=True):
+        if "gt" in row.fields and _letter(row) != question.letter:
+            raise UsageError(f"{row.where}, gt", expected=f"the answer {question.letter} of {question.key}", got=row.fields["gt"])
+    return {question.key: answer for question, answer in zip(questions, answers, strict=True)}
+
+
+def _answer(row: Record) -> str:
+    value = row.value(*(name for name in _ANSWERS if name in row.fields or name == _ANSWERS[0]))
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
+        raise UsageError(f"{row.where}, prediction", expected="a text", got=value)
+    return "" if value is None else str(value)
+
+
+def _text_key(row: Record) -> str:
+    """Video and question; the template "Question: ...\\nOptions:" around a question is cut off."""
+    question = row.text("question").split("\nOptions:")[0].removeprefix("Question:")
+    return f"{PurePath(str(row.fields.get('video', ''))).name}: {' '.join(question.split())}"
