@@ -13,28 +13,72 @@ import pytest
 import torch
 
 from tpo_lab.backbones.nano import NanoBackbone
+from tpo_lab.datasets.world.facts import Facts
+from tpo_lab.datasets.world.scene import scene_at
 from tpo_lab.model import TPOModel
 from tpo_lab.pretraining import language as module
-from tpo_lab.pretraining.language import LanguagePretraining, Phase, Stream, pretrain_language
+from tpo_lab.pretraining.language import GROWING, LanguagePretraining, Phase, Round, Stream, pretrain_language
 
-FEW = LanguagePretraining(steps=4, batch_size=2, questions=3, checkpoint_every=2, frozen_tower=0.5)
+FEW = LanguagePretraining(rounds=(Round(4, 1e-3, GROWING),), batch_size=2, questions=3, checkpoint_every=2, frozen_tower=0.5)
+
+
+def one_round(steps: int, *phases: Phase, places: int = 0) -> LanguagePretraining:
+    return replace(FEW, rounds=(Round(steps, 1e-3, phases, places),))
 
 
 def test_curriculum_covers_all_steps_and_never_gets_easier() -> None:
     settings = LanguagePretraining()
-    assert sum(phase.share for phase in settings.phases) == pytest.approx(1.0)
-    most = [settings.things(step)[1] for step in range(0, settings.steps, 10)]
-    assert all(early <= late for early, late in pairwise(most)) and most[0] == 1 and most[-1] == settings.phases[-1].things[1]
+    for entry in settings.rounds:
+        assert sum(phase.share for phase in entry.phases) == pytest.approx(1.0)
+    most = [entry.things(local)[1] for entry, local in map(settings.at, range(0, settings.steps, 10))]
+    assert all(early <= late for early, late in pairwise(most)) and most[0] == 1 and most[-1] == GROWING[-1].things[1]
 
 
 def test_phases_change_at_their_share_of_the_steps() -> None:
-    settings = replace(FEW, steps=10, phases=(Phase((1, 1), 0.2), Phase((1, 2), 0.5), Phase((2, 4), 0.3)))
-    assert [settings.things(step) for step in range(10)] == [(1, 1)] * 2 + [(1, 2)] * 5 + [(2, 4)] * 3
-    assert settings.things(99) == (2, 4)
+    (entry,) = one_round(10, Phase((1, 1), 0.2), Phase((1, 2), 0.5), Phase((2, 4), 0.3)).rounds
+    assert [entry.things(step) for step in range(10)] == [(1, 1)] * 2 + [(1, 2)] * 5 + [(2, 4)] * 3
+    assert entry.things(99) == (2, 4)
+
+
+def test_every_round_has_a_rate_of_its_own_that_rises_and_falls() -> None:
+    settings = replace(FEW, rounds=(Round(100, 2.0, GROWING), Round(50, 1.0, GROWING)), warmup_ratio=0.1, min_lr_ratio=0.0)
+    assert settings.steps == 150
+    assert settings.at(99) == (settings.rounds[0], 99) and settings.at(100) == (settings.rounds[1], 0)
+    rates = [settings.learning_rate(step) for step in range(150)]
+    assert max(rates[:100]) == pytest.approx(2.0) and max(rates[100:]) == pytest.approx(1.0)
+    assert rates[99] < 0.01 < rates[110] and rates[149] < 0.01
+    with pytest.raises(IndexError):
+        settings.at(150)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 30, 1000])
+def test_shortened_keeps_the_rounds_in_proportion(steps: int) -> None:
+    settings = replace(FEW, rounds=(Round(200, 1.0, GROWING), Round(100, 1.0, GROWING, 2)))
+    short = settings.shortened(steps)
+    assert short.steps == steps
+    assert short.rounds[0].steps == pytest.approx(2 * steps / 3, abs=0.5)
+    assert [entry.places for entry in short.rounds] == [0, 2]
+
+
+def test_a_round_may_ask_where_things_are_in_words_that_are_true(tiny: TPOModel) -> None:
+    batches = list(Stream(tiny, replace(one_round(4, Phase((2, 3), 1.0), places=4), questions=7), 0))
+    rows = [row for batch in batches for row in batch.rows]
+    asked = [
+        [s for s in row.samples if s.conversation[0].text.startswith("Where is") and "at the end?" in s.conversation[0].text]
+        for row in rows
+    ]
+    assert all(len(row.samples) <= 7 and row.samples[0].meta["kind"] == "caption" for row in rows)
+    assert sum(map(len, asked)) >= 2 * len(rows)
+    for row in rows:
+        facts = Facts(scene_at(row.samples[0].meta["scene"]))
+        true = {facts.place(thing) for thing in range(len(facts.scene.things))}
+        for sample in row.samples:
+            if sample.meta["kind"] == "position" and "at the end" in sample.conversation[0].text:
+                assert sample.conversation[1].text in true and not sample.targets.names
 
 
 def test_stream_holds_conversations_only_and_as_many_things_as_the_phase(tiny: TPOModel) -> None:
-    settings = replace(FEW, steps=2, phases=(Phase((1, 1), 0.5), Phase((3, 3), 0.5)))
+    settings = one_round(2, Phase((1, 1), 0.5), Phase((3, 3), 0.5))
     batches = list(Stream(tiny, settings, 0))
     assert len(batches) == 2
     for batch, things in zip(batches, ("1-1", "3-3"), strict=True):
@@ -116,17 +160,17 @@ def test_the_tower_is_frozen_at_first_and_then_trains_slower(tiny_backbone: Nano
 
 
 def test_losses_fall_and_are_logged_with_the_phase(tiny_backbone: NanoBackbone, tmp_path: Path) -> None:
-    settings = LanguagePretraining(steps=50, batch_size=1, questions=2, learning_rate=3e-3, checkpoint_every=50)
+    settings = LanguagePretraining(rounds=(Round(50, 3e-3, GROWING),), batch_size=1, questions=2, checkpoint_every=50)
     pretrain_language(tiny_backbone, settings, out=tmp_path, workers=0)
     first, last = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert (first["step"], last["step"]) == (25, 50)
     assert last["mlm"] < 0.85 * first["mlm"]
-    assert last["things"] == settings.things(49)[1]
-    assert json.loads((tmp_path / "config.json").read_text())["learning_rate"] == 3e-3
+    assert last["things"] == settings.rounds[0].things(49)[1]
+    assert json.loads((tmp_path / "config.json").read_text())["rounds"][0]["learning_rate"] == 3e-3
 
 
 def test_the_backbone_is_left_without_hooks_and_in_evaluation_mode(tiny_backbone: NanoBackbone, tmp_path: Path) -> None:
-    pretrain_language(tiny_backbone, replace(FEW, steps=1), out=tmp_path, workers=0)
+    pretrain_language(tiny_backbone, FEW.shortened(1), out=tmp_path, workers=0)
     assert not tiny_backbone.embedding._forward_hooks and not tiny_backbone.embedding._forward_pre_hooks
     assert not tiny_backbone.model.training
     TPOModel(tiny_backbone)

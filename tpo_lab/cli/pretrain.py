@@ -39,7 +39,7 @@ def nano(
     if steps_tower is not None:
         tower = dataclasses.replace(tower, steps=steps_tower)
     if steps_language is not None:
-        language = dataclasses.replace(language, steps=steps_language)
+        language = language.shortened(steps_language)
     torch.manual_seed(language.seed)
     backbone = new_nano()
     try:

@@ -1,7 +1,7 @@
 """Pretraining of the whole nano model on captions and questions of the synthetic world, by a curriculum over the number of things.
 
-Boxes, masks and windows are never targets here. Questions alone do not bind colour to shape within 180,000 questions; dense
-captions, and growing the number of things from one, do.
+Boxes, masks and windows are never targets here: places are words ("top left"). Questions alone do not bind colour to shape within
+180,000 questions; dense captions, and growing the number of things from one, do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,46 @@ from tpo_lab.datasets.world.samples import samples_of
 from tpo_lab.datasets.world.scene import sample_scene
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
+from tpo_lab.sample import Sample
 from tpo_lab.schedules import lr_factor
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the curriculum: clips with so many things, for so large a part of all steps."""
+    """A part of a round: clips with so many things, for so large a part of its steps."""
 
     things: tuple[int, int]
     share: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """A learning rate that rises and falls once, over steps of one kind of text.
+
+    Args:
+        steps: optimizer steps.
+        learning_rate: its peak.
+        phases: the number of things, in order.
+        places: so many of a clip's questions ask where a thing is at the end, whatever words refer to it.
+    """
+
+    steps: int
+    learning_rate: float
+    phases: tuple[Phase, ...]
+    places: int = 0
+
+    def things(self, step: int) -> tuple[int, int]:
+        """How many things the clips of a step of the round have."""
+        reached = 0.0
+        for phase in self.phases:
+            reached += phase.share
+            if step < reached * self.steps:
+                return phase.things
+        return self.phases[-1].things
+
+
+GROWING = (Phase((1, 1), 0.06), Phase((1, 2), 0.12), Phase((1, 3), 0.2), Phase((1, 5), 0.62))
+"""One thing at first: questions about several do not teach which word means which thing."""
 
 
 @dataclass(frozen=True)
@@ -39,34 +70,47 @@ class LanguagePretraining:
     """Settings of the pretraining on words.
 
     Args:
-        steps: optimizer steps.
+        rounds: one after the other; the second asks often where things are, which questions drawn evenly over all kinds ask too rarely.
         batch_size: clips per step; each carries a caption and `questions` - 1 questions, which share the video.
         frozen_tower: part of the steps in which the vision tower stays as it is.
         tower_rate: learning rate of the tower afterwards, relative to the rest.
     """
 
-    steps: int = 2400
+    rounds: tuple[Round, ...] = (Round(2400, 1.2e-3, GROWING), Round(1800, 1.0e-3, (Phase((1, 5), 1.0),), places=6))
     batch_size: int = 16
     questions: int = 12
-    learning_rate: float = 1.2e-3
     weight_decay: float = 0.05
     warmup_ratio: float = 0.02
     min_lr_ratio: float = 0.05
     frozen_tower: float = 1.0
     tower_rate: float = 0.3
     level: str = "standard"
-    phases: tuple[Phase, ...] = (Phase((1, 1), 0.06), Phase((1, 2), 0.12), Phase((1, 3), 0.2), Phase((1, 5), 0.62))
     seed: int = 0
     checkpoint_every: int = 100
 
-    def things(self, step: int) -> tuple[int, int]:
-        """How many things the clips of a step have."""
-        reached = 0.0
-        for phase in self.phases:
-            reached += phase.share
-            if step < reached * self.steps:
-                return phase.things
-        return self.phases[-1].things
+    @property
+    def steps(self) -> int:
+        """Steps of all rounds."""
+        return sum(entry.steps for entry in self.rounds)
+
+    def shortened(self, steps: int) -> LanguagePretraining:
+        """The same rounds in proportion, so many steps in all."""
+        ends = [round(steps * sum(entry.steps for entry in self.rounds[: number + 1]) / self.steps) for number in range(len(self.rounds))]
+        lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+        return replace(self, rounds=tuple(replace(entry, steps=length) for entry, length in zip(self.rounds, lengths, strict=True)))
+
+    def at(self, step: int) -> tuple[Round, int]:
+        """The round that a step belongs to, and the step's number in it."""
+        for entry in self.rounds:
+            if step < entry.steps:
+                return entry, step
+            step -= entry.steps
+        raise IndexError("past the last round")
+
+    def learning_rate(self, step: int) -> float:
+        """Warm-up and cosine of the step's round."""
+        entry, step = self.at(step)
+        return entry.learning_rate * lr_factor(step, entry.steps, self.warmup_ratio, self.min_lr_ratio)
 
 
 class Stream(torch.utils.data.IterableDataset[Batch]):
@@ -80,13 +124,16 @@ class Stream(torch.utils.data.IterableDataset[Batch]):
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         frames = Frames(self.model.backbone, keep=False)
         for step in range(self.start + first, self.settings.steps, stride):
-            rows = []
-            for place in range(self.settings.batch_size):
-                index = step * self.settings.batch_size + place
-                scene = sample_scene(index, seed=self.settings.seed + 1, level=self.settings.level, things=self.settings.things(step))
-                rng = random.Random(f"{self.settings.seed}/{index}")
-                rows.append(frames.row(samples_of(scene, ("conversation",), rng=rng, questions=self.settings.questions)))
-            yield self.model.collate(rows)
+            yield self.model.collate([frames.row(self._texts(step, place)) for place in range(self.settings.batch_size)])
+
+    def _texts(self, step: int, place: int) -> list[Sample]:
+        settings = self.settings
+        entry, local = settings.at(step)
+        index = step * settings.batch_size + place
+        scene = sample_scene(index, seed=settings.seed + 1, level=settings.level, things=entry.things(local))
+        rng = random.Random(f"{settings.seed}/{index}")
+        where = samples_of(scene, ("places",), rng=rng, questions=entry.places) if entry.places else []
+        return [*samples_of(scene, ("conversation",), rng=rng, questions=settings.questions - len(where)), *where]
 
 
 def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, out: Path, workers: int = 1) -> None:
@@ -103,7 +150,7 @@ def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, 
         {"params": [p for n, p in rest.items() if p.ndim <= 1 or "embed" in n], "weight_decay": 0.0, "scale": 1.0},
         {"params": tower, "weight_decay": 0.0, "scale": settings.tower_rate},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate(0), betas=(0.9, 0.98))
     checkpoint, start = out / "language.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -120,8 +167,7 @@ def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, 
         for parameter in tower:
             parameter.requires_grad_(tower_trains)
         for group in optimizer.param_groups:
-            factor = lr_factor(step, settings.steps, settings.warmup_ratio, settings.min_lr_ratio)
-            group["lr"] = settings.learning_rate * factor * group["scale"]
+            group["lr"] = settings.learning_rate(step) * group["scale"]
         report = model.losses(batch, model(batch))
         optimizer.zero_grad()
         report.total.backward()  # type: ignore[no-untyped-call]
@@ -129,15 +175,16 @@ def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, 
         optimizer.step()
         recent.append(float(report.terms["mlm"].detach()))
         if (step + 1) % 25 == 0:
-            entry = {
+            entry, local = settings.at(step)
+            figures = {
                 "step": step + 1,
                 "seconds": round(time.monotonic() - began, 1),
-                "things": settings.things(step)[1],
+                "things": entry.things(local)[1],
                 "mlm": sum(recent) / len(recent),
             }
             recent = []
             with (out / "metrics.jsonl").open("a") as log:
-                log.write(json.dumps(entry) + "\n")
+                log.write(json.dumps(figures) + "\n")
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
             partial = checkpoint.with_suffix(".partial")
             torch.save({"model": backbone.model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, partial)

@@ -65,7 +65,7 @@ def _one_head(head: str, *, steps: int) -> Stage:
         title=f"the {head} head and its task token",
         learning_rates={LORA: LORA_RATE, f"heads.{head}.*": HEAD_RATE, f"tokens.task.{head}": TOKEN_RATE, "prompts.*": HEAD_RATE},
         data={head: 1.0},
-        losses={"mlm": 1.0, "assign": 1.0, head: _weight(head)},
+        losses={"mlm": 1.0, "assign": 1.0, head: 1.0},
         steps=steps,
     )
 
@@ -78,11 +78,6 @@ def _joint(name: str, title: str, data: Mapping[str, float], *, steps: int) -> S
         title=title,
         learning_rates={**BACKBONE_RATES, LORA: LORA_RATE, **heads, **tokens, "prompts.*": HEAD_RATE},
         data=data,
-        losses={"mlm": 1.0, "assign": 1.0, **{head: _weight(head) for head in HEADS}},
+        losses={"mlm": 1.0, "assign": 1.0, **dict.fromkeys(HEADS, 1.0)},
         steps=steps,
     )
-
-
-def _weight(head: str) -> float:
-    """CG-DETR's loss is a sum of many terms, two orders larger than the others: the released run's factor evens them out."""
-    return 0.05 if head == "temporal" else 1.0

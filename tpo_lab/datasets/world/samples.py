@@ -17,6 +17,8 @@ from tpo_lab.sample import Sample
 
 DURATION_SEC = FRAME_COUNT / FRAME_RATE
 TASKS: tuple[str, ...] = ("conversation", "region", "temporal")
+PLACES = "places"
+"""Conversation that asks only where things are at the end, in words; for a backbone's pretraining."""
 NOT_THERE, NOT_HAPPENING = "It is not there.", "It does not happen."
 
 
@@ -29,7 +31,7 @@ def samples_of(
     into the scene's) that its targets show.
 
     Args:
-        tasks: which of `TASKS`.
+        tasks: which of `TASKS`, or `PLACES`.
         rng: chooses wording and questions; seeded by the scene's name where None.
         questions: at most so many samples per task, at least 1.
         media: the media path to write; where None a reference that is rendered on demand.
@@ -42,7 +44,7 @@ def samples_of(
     rng = rng or random.Random(scene.name)
     facts = Facts(scene)
     made: list[dict[str, Any]] = []
-    makers = {"conversation": _conversation, "region": _region, "temporal": _temporal}
+    makers = {"conversation": _conversation, "region": _region, "temporal": _temporal, PLACES: _places}
     for task in tasks:
         if task not in makers:
             raise unknown_name("tasks", task, TASKS)
@@ -73,6 +75,18 @@ def _conversation(facts: Facts, rng: random.Random, count: int) -> list[dict[str
     for question in _balanced(asked, count - 1, rng):
         made.append(_record(question.text, question.answer, question.kind, "conversation"))
     return made
+
+
+def _places(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
+    """Every thing that can be seen at the end, and again in other words until there are `count`."""
+    seen = _targets_of_split(facts)
+    rng.shuffle(seen)
+    asked: dict[str, str] = {}
+    for thing in seen * 2:
+        expression = refer(facts, thing, rng)
+        if expression is not None:
+            asked.setdefault(f"Where is {expression.text} at the end?", facts.place(thing))
+    return [_record(question, answer, "position", "conversation") for question, answer in list(asked.items())[:count]]
 
 
 def _balanced(asked: list[language.Question], count: int, rng: random.Random) -> list[language.Question]:

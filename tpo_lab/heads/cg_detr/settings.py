@@ -65,7 +65,7 @@ class CGDETRSettings(HeadSettings):
         max_windows: most windows that an answer may list.
         nms_iou: a window is left out if its IoU with a better one is above this; 1 keeps all.
         round_sec: windows snap to multiples of this and keep at least one; None does not round.
-        scale: of all terms, 0.05 in TPO; set 1 where a stage's own weight of the head is 0.05 already.
+        scale: of all terms; TPO's 0.05 is the stage's weight of the head ("losses.temporal") and comes on top.
         weight_span: of the L1 distance of (centre, width).
         weight_giou: of the generalised IoU.
         weight_label: of the foreground classification.
@@ -103,7 +103,7 @@ class CGDETRSettings(HeadSettings):
     max_windows: int = 10
     nms_iou: float = 0.7
     round_sec: float | None = None
-    scale: float = 0.05
+    scale: float = 1.0
     weight_span: float = 10.0
     weight_giou: float = 1.0
     weight_label: float = 4.0
