@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tpo_lab.errors import UsageError
-from tpo_lab.metrics.temporal import aligned_window_iou
+from tpo_lab.metrics.temporal import aligned_window_iou, broadcast_window_iou
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ def average_precisions(
     if not is_true.any(1).all():
         raise UsageError(f"true_windows[{int((~is_true.any(1)).argmax())}]", expected="one or more windows", got=[])
     order = np.argsort(np.where(given, -predicted[..., 2], np.inf), axis=1, kind="stable")
-    ious = _cross_iou(np.take_along_axis(predicted[..., :2], order[..., None], axis=1), true)
+    ious = broadcast_window_iou(np.take_along_axis(predicted[..., :2], order[..., None], axis=1)[:, :, None], true[:, None])
     hits = _greedy_hits(np.where(given[:, :, None] & is_true[:, None, :], ious, -1.0), np.asarray(thresholds, dtype=np.float64))
     found = hits.cumsum(1)
     precision = np.where(given[:, :, None], found / np.arange(1, hits.shape[1] + 1)[:, None], 0.0)
@@ -108,15 +108,6 @@ def _greedy_hits(ious: Floats, thresholds: Floats) -> Floats:
         hits[:, rank] = open_.any(-1)
         free &= ~(open_ & (np.arange(windows) == last_best[..., None]))
     return hits
-
-
-def _cross_iou(predicted: Floats, true: Floats) -> Floats:
-    """IoU [query, rank, window] with the sum of lengths less the overlap as union, as the official code rounds it."""
-    first, second = predicted[:, :, None], true[:, None]
-    overlap = np.clip(np.minimum(first[..., 1], second[..., 1]) - np.maximum(first[..., 0], second[..., 0]), 0, None)
-    union = (first[..., 1] - first[..., 0]) + (second[..., 1] - second[..., 0]) - overlap
-    ious: Floats = np.divide(overlap, union, out=np.zeros(overlap.shape), where=(overlap > 0) & (union > 0))
-    return ious
 
 
 def _padded(name: str, rows: Sequence[Floats], columns: int) -> tuple[Floats, NDArray[np.bool_]]:

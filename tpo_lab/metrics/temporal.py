@@ -23,12 +23,19 @@ def window_iou(first_sec: ArrayLike, second_sec: ArrayLike) -> Floats:
     Raises:
         UsageError: an argument is not [n, 2].
     """
-    first, second = _windows("first_sec", first_sec)[:, None], _windows("second_sec", second_sec)[None, :]
-    overlap = np.minimum(first[..., 1], second[..., 1]) - np.maximum(first[..., 0], second[..., 0])
-    intersection = np.clip(overlap, 0, None)
-    union = np.clip(first[..., 1] - first[..., 0], 0, None) + np.clip(second[..., 1] - second[..., 0], 0, None) - intersection
-    valid = (union > 0) & np.isfinite(first).all(-1) & np.isfinite(second).all(-1)
-    ious: Floats = np.divide(intersection, union, out=np.zeros(valid.shape), where=valid)
+    return broadcast_window_iou(_windows("first_sec", first_sec)[:, None], _windows("second_sec", second_sec)[None, :])
+
+
+def broadcast_window_iou(first_sec: Floats, second_sec: Floats) -> Floats:
+    """IoU [...] of windows [..., 2] and [..., 2] that broadcast; the union is the sum of the lengths less the overlap, rounded so.
+
+    What is inverted, empty or not finite has IoU 0.
+    """
+    with np.errstate(invalid="ignore"):
+        overlap = np.minimum(first_sec[..., 1], second_sec[..., 1]) - np.maximum(first_sec[..., 0], second_sec[..., 0])
+        overlap = np.clip(overlap, 0, None)
+        union = (first_sec[..., 1] - first_sec[..., 0]) + (second_sec[..., 1] - second_sec[..., 0]) - overlap
+    ious: Floats = np.divide(overlap, union, out=np.zeros(overlap.shape), where=(overlap > 0) & (union > 0))
     return ious
 
 
