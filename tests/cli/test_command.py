@@ -32,6 +32,7 @@ COMMANDS = {
     "checkpoint inspect",
     "checkpoint audit",
     "pretrain nano",
+    "score",
     "doctor",
 }
 
