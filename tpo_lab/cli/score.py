@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tpo_lab.cli.command import Result, command
-from tpo_lab.cli.screen import table
+from tpo_lab.cli.screen import Bars, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EXAMPLE = """
 tpo-lab score qvhighlights --pred preds.jsonl --gt highlight_val_release.jsonl
 tpo-lab score lasot --variant pytracking --pred results --gt annos
+tpo-lab score davis --pred results --gt DAVIS --workers 4
 tpo-lab score nextgqa --pred ground.json --pred-qa qa.json --gt gsub_test.json --gt-qa test.csv
 """
 
@@ -30,7 +31,11 @@ def score(
     pred: Annotated[Path, typer.Option(metavar="FILE|DIR", help="The predictions, in the benchmark's official form.")],
     gt: Annotated[Path, typer.Option(metavar="FILE|DIR", help="The ground truth, as it is published.")],
     variant: Annotated[
-        str, typer.Option(metavar="NAME", help="A rule other than the default: lasot matlab|pytracking|got10k; questions official|strict.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="A rule other than the default, as lasot pytracking, davis unsupervised; an unknown name lists all.",
+        ),
     ] = "",
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Score what both sides have, as the official tool can.")] = False,
     bootstrap: Annotated[
@@ -43,8 +48,11 @@ def score(
     """Official metrics, in percent, from prediction files; no model is loaded."""
     from tpo_lab import scoring
 
-    request = scoring.Request(pred, gt, variant, allow_missing, bootstrap, workers, pred_qa, gt_qa)
-    document = scoring.score(benchmark, request).to_dict()
+    with Bars() as bars:
+        request = scoring.Request(
+            pred, gt, variant, allow_missing, bootstrap, workers, pred_qa, gt_qa, lambda done, total: bars.move(benchmark, done, total)
+        )
+        document = scoring.score(benchmark, request).to_dict()
     return Result(document, _view(document))
 
 

@@ -9,13 +9,17 @@ from typing import Any
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.metrics.tracking import LASOT_VARIANTS
 from tpo_lab.scoring.choices import scorer
+from tpo_lab.scoring.davis import DAVIS_TASKS, score_davis
 from tpo_lab.scoring.didemo import score_didemo
+from tpo_lab.scoring.expressions import score_mevis, score_ref_youtube_vos
 from tpo_lab.scoring.moments import score_hirest, score_moments
 from tpo_lab.scoring.nextgqa import score_nextgqa
 from tpo_lab.scoring.nlq import score_nlq
 from tpo_lab.scoring.qvhighlights import score_qvhighlights
 from tpo_lab.scoring.refcoco import score_refcoco
+from tpo_lab.scoring.refseg import score_refseg
 from tpo_lab.scoring.report import Report, Request, Scored
+from tpo_lab.scoring.sav import score_sav
 from tpo_lab.scoring.tracking import score_got10k, score_lasot
 
 
@@ -36,6 +40,11 @@ BENCHMARKS = {
     "nlq": Benchmark(score_nlq),
     "didemo": Benchmark(score_didemo),
     "refcoco": Benchmark(score_refcoco, ("official", "strict")),
+    "refseg": Benchmark(score_refseg, ("official", "binary")),
+    "davis": Benchmark(score_davis, DAVIS_TASKS),
+    "sav": Benchmark(score_sav, ("official", "all-frames")),
+    "mevis": Benchmark(score_mevis),
+    "ref-youtube-vos": Benchmark(score_ref_youtube_vos),
     "nextgqa": Benchmark(score_nextgqa, ("official", "gaussian")),
     "mvbench": Benchmark(scorer("mvbench"), ("official", "strict")),
     "video-mme": Benchmark(scorer("video-mme"), ("official", "strict")),

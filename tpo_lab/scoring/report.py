@@ -29,6 +29,7 @@ class Request:
         workers: processes for masks.
         pred_qa: the predicted answers (NExT-GQA).
         gt_qa: the questions with their answers (NExT-GQA).
+        progress: hears, for masks, how many videos, objects or expressions are done, and of how many.
     """
 
     pred: Path
@@ -39,6 +40,7 @@ class Request:
     workers: int = 1
     pred_qa: Path | None = None
     gt_qa: Path | None = None
+    progress: Callable[[int, int], None] | None = None
 
 
 @dataclass(frozen=True)
