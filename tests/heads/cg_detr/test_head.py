@@ -241,7 +241,7 @@ def test_weights_are_the_published_ones_times_the_scale(bench: Any) -> None:
         "span": 10, "giou": 1, "label": 4, "span_layer2": 10, "label_layer1": 4,
     }  # fmt: skip
     assert (weights["saliency_rank"], weights["attention_rank"], weights["align_frames"], weights["distill"]) == (2, 6, 0.5, 0.5)
-    assert bench.head().weights()["span"] == pytest.approx(0.5)
+    assert bench.head().weights()["span"] == 10
 
 
 def test_answers_are_ranked_windows_saliency_and_attention(bench: Any) -> None:
