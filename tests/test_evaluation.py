@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from tpo_lab.datasets.world.samples import samples_of
 from tpo_lab.datasets.world.scene import sample_scene
 from tpo_lab.errors import UsageError
 from tpo_lab.evaluation import Record, evaluate, score
+from tpo_lab.sample import Sample
 
 
-def record(number: int, **changes: object) -> Record:
-    plain: dict[str, object] = {
+def record(number: int, **changes: Any) -> Record:
+    plain: dict[str, Any] = {
         "id": str(number),
         "kind": "colour",
         "question": "What colour is it?",
@@ -28,7 +30,7 @@ def record(number: int, **changes: object) -> Record:
         "target": {},
         "media": "a.mp4",
     }
-    return Record(**{**plain, **changes})  # type: ignore[arg-type]
+    return Record(**{**plain, **changes})
 
 
 def grounding(number: int, predicted: list[float] | None, *, forced: list[float], kind: str = "attribute") -> Record:
@@ -101,11 +103,11 @@ def test_score_qa_counts_only_answers_without_a_route() -> None:
 
 
 @pytest.fixture(scope="module")
-def samples() -> list[object]:
+def samples() -> list[Sample]:
     return [sample for index in range(2) for sample in samples_of(sample_scene(index, split="test"))]
 
 
-def test_evaluate_scores_a_head_that_always_answers_the_whole_frame(samples: list[object]) -> None:
+def test_evaluate_scores_a_head_that_always_answers_the_whole_frame(samples: list[Sample]) -> None:
     model = build(heads=("region", "temporal"))
     head = model.head("region")
     with torch.no_grad():
@@ -113,7 +115,7 @@ def test_evaluate_scores_a_head_that_always_answers_the_whole_frame(samples: lis
         for parameter in head.parameters():
             parameter.zero_()
         list(head.parameters())[-1].copy_(torch.tensor([0.0, 0.0, 1.0, 1.0]))
-    found = evaluate(model, samples, max_tokens=3)  # type: ignore[arg-type]
+    found = evaluate(model, samples, max_tokens=3)
     region = found.scores["region"]["teacher_forced"]
     truth = [entry.target["region"] for entry in found.records if entry.target.get("region") and len(entry.target["region"]) == 1]
     areas = [(b[2] - b[0]) * (b[3] - b[1]) / 64**2 for b in (boxes[0]["xyxy"] for boxes in truth)]
@@ -122,20 +124,20 @@ def test_evaluate_scores_a_head_that_always_answers_the_whole_frame(samples: lis
     assert all(not math.isnan(value) for value in found.headline().values())
 
 
-def test_evaluate_blind_hides_the_video(samples: list[object]) -> None:
+def test_evaluate_blind_hides_the_video(samples: list[Sample]) -> None:
     model = build(heads=("region",))
-    plain = [sample for sample in samples if sample.meta["task"] != "temporal"]  # type: ignore[attr-defined]
-    first, second = (evaluate(model, plain, blind=True, max_tokens=2) for _ in range(2))  # type: ignore[arg-type]
+    plain = [sample for sample in samples if sample.meta["task"] != "temporal"]
+    first, second = (evaluate(model, plain, blind=True, max_tokens=2) for _ in range(2))
     assert [entry.text for entry in first.records] == [entry.text for entry in second.records]
     forced = [entry.forced for entry in first.records if entry.forced]
-    seen = [entry.forced for entry in evaluate(model, plain, max_tokens=2).records if entry.forced]  # type: ignore[arg-type]
+    seen = [entry.forced for entry in evaluate(model, plain, max_tokens=2).records if entry.forced]
     assert forced != seen
 
 
-def test_evaluate_reports_progress_and_leaves_the_mode_as_it_was(samples: list[object]) -> None:
+def test_evaluate_reports_progress_and_leaves_the_mode_as_it_was(samples: list[Sample]) -> None:
     model, calls = build(heads=("region", "temporal")).train(), []
-    evaluate(model, samples, batch_size=7, max_tokens=1, progress=lambda done, total: calls.append((done, total)))  # type: ignore[arg-type]
-    assert calls[-1][0] == calls[-1][1] == len([s for s in samples if s.meta["kind"] != "caption"])  # type: ignore[attr-defined]
+    evaluate(model, samples, batch_size=7, max_tokens=1, progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1][0] == calls[-1][1] == len([s for s in samples if s.meta["kind"] != "caption"])
     assert len(calls) > 1
     assert model.training
 
@@ -146,9 +148,9 @@ def test_score_of_a_single_sample_has_no_interval() -> None:
     assert "acc@0.5/interval" not in scores["region"]["routed"]
 
 
-def test_evaluate_refuses_nothing_to_score(samples: list[object]) -> None:
+def test_evaluate_refuses_nothing_to_score(samples: list[Sample]) -> None:
     with pytest.raises(UsageError, match="samples: expected at least one, got 0"):
         evaluate(build(heads=()), [])
-    captions = [sample for sample in samples if sample.meta["kind"] == "caption"]  # type: ignore[attr-defined]
+    captions = [sample for sample in samples if sample.meta["kind"] == "caption"]
     with pytest.raises(UsageError, match=f"no caption, got {len(captions)}"):
-        evaluate(build(heads=()), captions)  # type: ignore[arg-type]
+        evaluate(build(heads=()), captions)
