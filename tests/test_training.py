@@ -25,8 +25,8 @@ from tpo_lab.objective import LossReport
 from tpo_lab.recipes import Recipe
 from tpo_lab.runs import RunFolder
 from tpo_lab.sample import Sample
-from tpo_lab.stages import Lora, Stage
-from tpo_lab.training import Interrupted, StageData, StageLoop, TrainingOptions, by_task, fit, loop, task_of
+from tpo_lab.stages import Lesson, Lora, Stage
+from tpo_lab.training import Interrupted, StageData, StageLoop, TrainingOptions, by_task, difficulty, fit, loop, task_of
 
 TEXT = {"mlm": 1.0, "assign": 1.0}
 STEPS = {"1": 2, "2.region": 4, "3a": 2}
@@ -423,13 +423,59 @@ def test_task_of_reads_meta_then_the_first_marker_then_conversation(say: Callabl
 
 
 def test_stage_data_shows_every_sample_once_an_epoch(samples: list[Sample]) -> None:
-    entry = stage("2.region", 9, "region", batch_size=2)
-    data = StageData(by_task(samples), entry, seed=3)
-    rows = data.plan.rows["region"]
+    data = StageData(by_task(samples), stage("2.region", 9, "region", batch_size=1), seed=3)
+    rows = data.sizes["region"]
     for epoch in range(2):
-        visits = [data.plan.batch(step) for step in range(rows)]
-        flat = [visit for batch in visits for visit in batch if visit.epoch == epoch]
-        shown = [sample.id for visit in flat for sample in data.of(visit)]
-        assert sorted(shown) == sorted(sample.id for sample in by_task(samples)["region"])
-        assert all(len({sample.media.path for sample in data.of(visit)}) == 1 for visit in flat)
+        shown = [row for step in range(epoch * rows, (epoch + 1) * rows) for row in data.batch(step)]
+        assert sorted(sample.id for row in shown for sample in row) == sorted(sample.id for sample in by_task(samples)["region"])
+        assert all(len({sample.media.path for sample in row}) == 1 for row in shown)
     assert data.total_steps == 9
+
+
+def test_processes_share_a_batch(samples: list[Sample]) -> None:
+    data = StageData(by_task(samples), stage("2.region", 9, "region", batch_size=4), seed=3)
+    for step in (0, 5):
+        assert data.batch(step) == [row for rank in range(2) for row in data.batch(step, rank, 2)]
+
+
+def graded(samples: list[Sample]) -> list[Sample]:
+    return [sample.model_copy(update={"meta": {**sample.meta, "difficulty": index}}) for index, sample in enumerate(samples)]
+
+
+def test_a_curriculum_shows_hard_samples_later_and_all_in_the_end(samples: list[Sample]) -> None:
+    regions = graded(by_task(samples)["region"])
+    lessons = (Lesson(until=0.25, difficulty=0), Lesson(until=0.5, difficulty=1))
+    data = StageData({"region": regions}, stage("2.region", 40, "region", batch_size=2, curriculum=lessons), seed=3)
+    shown = [{difficulty(sample) for row in data.batch(step) for sample in row} for step in range(40)]
+    assert set().union(*shown[:10]) == {0}
+    assert set().union(*shown[10:20]) == {0, 1}
+    assert set().union(*shown[20:]) == {float(index) for index in range(len(regions))}
+    assert data.sizes["region"] == StageData({"region": regions}, stage("2.region", 40, "region", batch_size=2), seed=3).sizes["region"]
+
+
+def test_samples_without_a_difficulty_are_easy(samples: list[Sample]) -> None:
+    plain = {"region": by_task(samples)["region"][:1]}
+    assert difficulty(plain["region"][0].model_copy(update={"meta": {}})) == 0
+    data = StageData(
+        {"region": [sample.model_copy(update={"meta": {}}) for sample in plain["region"]]},
+        stage("2.region", 4, "region", curriculum=(Lesson(until=0.5, difficulty=0),)),
+        seed=0,
+    )
+    assert [len(data.batch(step)) for step in range(4)] == [len(data.batch(0))] * 4
+
+
+def test_a_lesson_without_samples_and_a_difficulty_that_is_no_number_are_refused(samples: list[Sample]) -> None:
+    regions = by_task(samples)["region"]
+    hard = [sample.model_copy(update={"meta": {"difficulty": 3}}) for sample in regions]
+    entry = stage("2.region", 4, "region", curriculum=(Lesson(until=0.5, difficulty=2),))
+    with pytest.raises(UsageError, match=r"data of stage 2\.region: expected samples of region of difficulty 2 and less"):
+        StageData({"region": hard}, entry, seed=0)
+    odd = [sample.model_copy(update={"meta": {"difficulty": "hard"}}) for sample in regions]
+    with pytest.raises(UsageError, match=r"meta\.difficulty of sample .*: expected a number, got 'hard'"):
+        StageData({"region": odd}, entry, seed=0)
+
+
+def test_lessons_end_one_after_the_other() -> None:
+    backwards = (Lesson(until=0.5, difficulty=1), Lesson(until=0.2, difficulty=2))
+    with pytest.raises(UsageError, match=r"curriculum: expected lessons of which each ends later"):
+        stage("2.region", 4, "region", curriculum=backwards)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -32,25 +32,28 @@ class FeatureCache:
     @torch.no_grad()
     def __call__(self, rows: Sequence[Row]) -> list[VideoFeatures]:
         """Features of each row."""
-        found: dict[str, VideoFeatures] = {}
-        for row in rows:
-            if row.key not in found:
-                found[row.key] = self._kept.get(row.key) or self._encode(row)
+        new = {row.key: row for row in rows if row.key not in self._kept}
+        found = {row.key: self._kept[row.key] for row in rows if row.key in self._kept} | self._encode(new)
         weights = next(self.model.backbone.model.parameters())
         moved = {key: VideoFeatures(both.tokens.to(weights), both.frames.to(weights)) for key, both in found.items()}
         return [moved[row.key] for row in rows]
 
-    def _encode(self, row: Row) -> VideoFeatures:
+    def _encode(self, rows: Mapping[str, Row]) -> dict[str, VideoFeatures]:
+        if not rows:
+            return {}
         training = self.model.training
         self.model.eval()
         try:
-            (both,) = self.model.encode_video([row])
+            made = {key: self._stored(*self.model.encode_video([row])) for key, row in rows.items()}
         finally:
             self.model.train(training)
-        frames = both.frames if self.keep_frames else both.frames[..., :0]
-        made = VideoFeatures(both.tokens.half().cpu(), frames.half().cpu())
-        size = made.tokens.nbytes + made.frames.nbytes
-        if size <= self._free:
-            self._free -= size
-            self._kept[row.key] = made
+        for key, both in made.items():
+            size = both.tokens.nbytes + both.frames.nbytes
+            if size <= self._free:
+                self._free -= size
+                self._kept[key] = both
         return made
+
+    def _stored(self, both: VideoFeatures) -> VideoFeatures:
+        frames = both.frames if self.keep_frames else both.frames[..., :0]
+        return VideoFeatures(both.tokens.half().cpu(), frames.half().cpu())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,18 +20,20 @@ from tpo_lab.pretraining import language as module
 from tpo_lab.pretraining.language import GROWING, LanguagePretraining, Phase, Round, Stream, pretrain_language
 
 FEW = LanguagePretraining(rounds=(Round(4, 1e-3, GROWING),), batch_size=2, questions=3, checkpoint_every=2, frozen_tower=0.5)
+MUON = replace(FEW, rounds=(Round(1, 1e-3, GROWING), Round(3, 1e-3, GROWING, places=1, matrices="muon")))
 
 
 def one_round(steps: int, *phases: Phase, places: int = 0) -> LanguagePretraining:
     return replace(FEW, rounds=(Round(steps, 1e-3, phases, places),))
 
 
-def test_curriculum_covers_all_steps_and_never_gets_easier() -> None:
+def test_curriculum_covers_all_steps_and_gets_no_easier_within_a_round() -> None:
     settings = LanguagePretraining()
     for entry in settings.rounds:
         assert sum(phase.share for phase in entry.phases) == pytest.approx(1.0)
-    most = [entry.things(local)[1] for entry, local in map(settings.at, range(0, settings.steps, 10))]
-    assert all(early <= late for early, late in pairwise(most)) and most[0] == 1 and most[-1] == GROWING[-1].things[1]
+        most = [entry.things(step)[1] for step in range(0, entry.steps, 10)]
+        assert all(early <= late for early, late in pairwise(most)) and most[-1] == GROWING[-1].things[1]
+    assert settings.rounds[0].things(0) == (1, 1)
 
 
 def test_phases_change_at_their_share_of_the_steps() -> None:
@@ -120,33 +122,56 @@ def pretrained(backbone: NanoBackbone, settings: LanguagePretraining, out: Path)
     return {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
 
 
+def fresh(build_tiny: Callable[..., TPOModel]) -> NanoBackbone:
+    backbone: NanoBackbone = build_tiny(()).backbone  # type: ignore[assignment]
+    for hooks in (backbone.embedding._forward_hooks, backbone.embedding._forward_pre_hooks):
+        hooks.clear()
+    return backbone
+
+
 class Stopped(Exception):
     """The process died."""
 
 
+@pytest.mark.parametrize("settings", [FEW, MUON])
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    build_tiny: Callable[..., TPOModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: LanguagePretraining, build_tiny: Callable[..., TPOModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fresh() -> NanoBackbone:
-        backbone: NanoBackbone = build_tiny(()).backbone  # type: ignore[assignment]
-        for hooks in (backbone.embedding._forward_hooks, backbone.embedding._forward_pre_hooks):
-            hooks.clear()
-        return backbone
-
-    whole = pretrained(fresh(), FEW, tmp_path / "whole")
-    factor = module.lr_factor
+    whole = pretrained(fresh(build_tiny), settings, tmp_path / "whole")
+    factor, calls = module.lr_factor, list[int]()
 
     def dying(step: int, *rest: Any) -> float:
-        if step == 3:
+        calls.append(step)
+        if len(calls) == 4 + 1:  # once before the first step, to build the optimizer
             raise Stopped
         return factor(step, *rest)
 
     with monkeypatch.context() as killed, pytest.raises(Stopped):
         killed.setattr(module, "lr_factor", dying)
-        pretrain_language(fresh(), FEW, out=tmp_path / "parts", workers=0)
+        pretrain_language(fresh(build_tiny), settings, out=tmp_path / "parts", workers=0)
     assert torch.load(tmp_path / "parts" / "language.pt", weights_only=True)["step"] == 2
-    parts = pretrained(fresh(), FEW, tmp_path / "parts")
+    parts = pretrained(fresh(build_tiny), settings, tmp_path / "parts")
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+
+
+def test_muon_steps_the_matrices_and_adamw_everything_else(build_tiny: Callable[..., TPOModel], tmp_path: Path) -> None:
+    def first_step(matrices: Literal["adamw", "muon"]) -> dict[str, torch.Tensor]:
+        backbone = fresh(build_tiny)
+        before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+        one = replace(FEW, rounds=(Round(1, 1e-3, GROWING, matrices=matrices),), weight_decay=0.0)
+        after = pretrained(backbone, one, tmp_path / matrices)
+        return {name: after[name] - before[name] for name in before}
+
+    muon, adamw = first_step("muon"), first_step("adamw")
+
+    def stable_rank(step: torch.Tensor) -> float:
+        singular = torch.linalg.svdvals(step)
+        return float((singular**2).sum() / singular.max() ** 2)
+
+    matrix, norm = "model.language_model.layers.0.self_attn.q_proj.weight", "model.language_model.norm.weight"
+    # An orthogonal step goes equally far in all directions that the gradient has; AdamW's first step, which is signs, in few.
+    assert stable_rank(muon[matrix]) > 2 * stable_rank(adamw[matrix]) > 0
+    assert torch.equal(muon[norm], adamw[norm])
 
 
 def test_the_tower_is_frozen_at_first_and_then_trains_slower(tiny_backbone: NanoBackbone, tmp_path: Path) -> None:

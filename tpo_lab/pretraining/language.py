@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -44,12 +44,14 @@ class Round:
         learning_rate: its peak.
         phases: the number of things, in order.
         places: so many of a clip's questions ask where a thing is at the end, whatever words refer to it.
+        matrices: what steps the weights between hidden states: AdamW as everything else, or Muon, whose steps are orthogonal.
     """
 
     steps: int
     learning_rate: float
     phases: tuple[Phase, ...]
     places: int = 0
+    matrices: Literal["adamw", "muon"] = "adamw"
 
     def things(self, step: int) -> tuple[int, int]:
         """How many things the clips of a step of the round have."""
@@ -70,13 +72,18 @@ class LanguagePretraining:
     """Settings of the pretraining on words.
 
     Args:
-        rounds: one after the other; the second asks often where things are, which questions drawn evenly over all kinds ask too rarely.
+        rounds: one after the other; from the second on they ask often where things are, which questions drawn evenly over all kinds
+            ask too rarely.
         batch_size: clips per step; each carries a caption and `questions` - 1 questions, which share the video.
         frozen_tower: part of the steps in which the vision tower stays as it is.
         tower_rate: learning rate of the tower afterwards, relative to the rest.
     """
 
-    rounds: tuple[Round, ...] = (Round(2400, 1.2e-3, GROWING), Round(1800, 1.0e-3, (Phase((1, 5), 1.0),), places=6))
+    rounds: tuple[Round, ...] = (
+        Round(2400, 1.2e-3, GROWING),
+        Round(1800, 1.0e-3, (Phase((1, 5), 1.0),), places=6),
+        Round(2000, 1.5e-3, (Phase((2, 4), 0.5), Phase((1, 5), 0.5)), places=8, matrices="muon"),
+    )
     batch_size: int = 16
     questions: int = 12
     weight_decay: float = 0.05
@@ -113,6 +120,53 @@ class LanguagePretraining:
         return entry.learning_rate * lr_factor(step, entry.steps, self.warmup_ratio, self.min_lr_ratio)
 
 
+class _Optimizer:
+    """AdamW on everything; in a round of Muon, Muon on the matrices between hidden states and AdamW on the rest."""
+
+    def __init__(self, named: Mapping[str, nn.Parameter], settings: LanguagePretraining) -> None:
+        self.settings = settings
+        self.tower = [parameter for name, parameter in named.items() if name.startswith("vision.")]
+        rest = {name: parameter for name, parameter in named.items() if name.startswith(("connector.", "llm."))}
+        matrices = [p for n, p in rest.items() if p.ndim > 1 and "embed" not in n]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": settings.weight_decay, "scale": 1.0},
+            {"params": [p for n, p in rest.items() if p.ndim <= 1 or "embed" in n], "weight_decay": 0.0, "scale": 1.0},
+            {"params": self.tower, "weight_decay": 0.0, "scale": settings.tower_rate},
+        ]
+        self.adamw = torch.optim.AdamW(groups, lr=settings.learning_rate(0), betas=(0.9, 0.98))
+        self.muon = torch.optim.Muon(matrices, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
+        self._uses_muon = False
+
+    def prepare(self, step: int) -> None:
+        """Set the rates of a step, and what trains in it."""
+        rate = self.settings.learning_rate(step)
+        self._uses_muon = self.settings.at(step)[0].matrices == "muon"
+        for parameter in self.tower:
+            parameter.requires_grad_(step >= self.settings.frozen_tower * self.settings.steps)
+        for group in self.adamw.param_groups:
+            group["lr"] = rate * group["scale"]
+        if self._uses_muon:
+            self.adamw.param_groups[0]["lr"] = 0.0
+        self.muon.param_groups[0]["lr"] = rate
+        self.adamw.zero_grad()
+
+    def step(self) -> None:
+        """Clip and step."""
+        nn.utils.clip_grad_norm_([p for group in self.adamw.param_groups for p in group["params"] if p.grad is not None], 1.0)
+        self.adamw.step()
+        if self._uses_muon:
+            self.muon.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of both."""
+        return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Of both."""
+        self.adamw.load_state_dict(state["adamw"])
+        self.muon.load_state_dict(state["muon"])
+
+
 class Stream(torch.utils.data.IterableDataset[Batch]):
     """Batches number start, start + 1, ... drawn from (seed, step) alone, so that a resumed run goes on exactly."""
 
@@ -143,14 +197,7 @@ def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, 
     (out / "config.json").write_text(json.dumps(asdict(settings), indent=2) + "\n")
     model = TPOModel(backbone)
     named = model.named_parts()
-    tower = [parameter for name, parameter in named.items() if name.startswith("vision.")]
-    rest = {name: parameter for name, parameter in named.items() if name.startswith(("connector.", "llm."))}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for n, p in rest.items() if p.ndim > 1 and "embed" not in n], "weight_decay": settings.weight_decay, "scale": 1.0},
-        {"params": [p for n, p in rest.items() if p.ndim <= 1 or "embed" in n], "weight_decay": 0.0, "scale": 1.0},
-        {"params": tower, "weight_decay": 0.0, "scale": settings.tower_rate},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate(0), betas=(0.9, 0.98))
+    optimizer = _Optimizer(named, settings)
     checkpoint, start = out / "language.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -163,15 +210,9 @@ def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, 
     began, recent = time.monotonic(), []
     model.train()
     for step, batch in enumerate(loader, start):
-        tower_trains = step >= settings.frozen_tower * settings.steps
-        for parameter in tower:
-            parameter.requires_grad_(tower_trains)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate(step) * group["scale"]
+        optimizer.prepare(step)
         report = model.losses(batch, model(batch))
-        optimizer.zero_grad()
         report.total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"] if p.grad is not None], 1.0)
         optimizer.step()
         recent.append(float(report.terms["mlm"].detach()))
         if (step + 1) % 25 == 0:

@@ -1,6 +1,6 @@
 """Training: `fit` takes a model through the stages of a recipe."""
 
-from tpo_lab.training.data import StageData, by_task, task_of
+from tpo_lab.training.data import StageData, by_task, difficulty, task_of
 from tpo_lab.training.fitting import fit
 from tpo_lab.training.gradients import GradientWatch
 from tpo_lab.training.interrupt import Interrupted
@@ -17,6 +17,7 @@ __all__ = [
     "TrainingOptions",
     "TrainingStep",
     "by_task",
+    "difficulty",
     "fit",
     "task_of",
 ]

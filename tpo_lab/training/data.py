@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tpo_lab.batching import BatchPlan, Visit, pack_by_media
+from tpo_lab.batching import BatchPlan, pack_by_media
 from tpo_lab.errors import UsageError
 from tpo_lab.sample import Sample, markers
 from tpo_lab.stages import CONVERSATION, Stage
@@ -27,33 +27,74 @@ def by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     return groups
 
 
-class StageData:
-    """The rows of one stage, packed anew for every epoch of a task.
+def difficulty(sample: Sample) -> float:
+    """How hard a sample is, as its data set says in `meta["difficulty"]`; 0 where it says nothing.
 
     Raises:
-        UsageError: a task of the stage has no samples.
+        UsageError: it is no number.
+    """
+    named = sample.meta.get("difficulty", 0.0)
+    if isinstance(named, bool) or not isinstance(named, (int, float)):
+        raise UsageError(f"meta.difficulty of sample {sample.id!r}", expected="a number", got=named)
+    return float(named)
+
+
+class StageData:
+    """The rows of one stage, packed anew for every epoch of a task; under a curriculum, of each of its lessons.
+
+    Raises:
+        UsageError: a task of the stage has no samples, or none that is easy enough for a lesson.
     """
 
     def __init__(self, samples: Mapping[str, list[Sample]], stage: Stage, seed: int) -> None:
+        self.stage = stage
+        self.whole = _Lesson(samples, stage, seed, "")
+        self._lessons: list[tuple[int, _Lesson]] = []
+        for lesson in stage.curriculum:
+            easy = {task: [s for s in samples.get(task, ()) if difficulty(s) <= lesson.difficulty] for task in stage.data}
+            end = round(lesson.until * self.total_steps)
+            self._lessons.append((end, _Lesson(easy, stage, seed, f" of difficulty {lesson.difficulty:g} and less")))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each task in one epoch."""
+        return dict(self.whole.plan.rows)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the stage on this data."""
+        return self.stage.total_steps(self.whole.plan.steps_per_epoch)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[list[Sample]]:
+        """The rows of one optimizer step, the first being 0, that process `rank` of `world` computes: the samples of each."""
+        begin = 0
+        for end, lesson in self._lessons:
+            if step < end:
+                return lesson.batch(step - begin, rank, world)
+            begin = end
+        return self.whole.batch(step - begin, rank, world)
+
+
+class _Lesson:
+    """Samples, and the plan by which they are visited."""
+
+    def __init__(self, samples: Mapping[str, list[Sample]], stage: Stage, seed: int, which: str) -> None:
         missing = [task for task in stage.data if not samples.get(task)]
         if missing:
             have = ", ".join(f"{task} ({len(group)})" for task, group in samples.items())
-            raise UsageError(f"data of stage {stage.name}", expected=f"samples of {', '.join(stage.data)}", got=have or "none")
-        self.samples, self.stage, self.seed = samples, stage, seed
+            raise UsageError(f"data of stage {stage.name}", expected=f"samples of {', '.join(stage.data)}{which}", got=have or "none")
+        self.samples, self.max_questions, self.seed = samples, stage.max_questions, seed
         self._packed: dict[tuple[str, int], list[tuple[int, ...]]] = {}
         self.plan = BatchPlan.of(stage, {task: len(self._rows(task, 0)) for task in stage.data}, seed)
 
     def _rows(self, task: str, epoch: int) -> list[tuple[int, ...]]:
         if (task, epoch) not in self._packed:
             self._packed = {key: rows for key, rows in self._packed.items() if key[0] != task or key[1] == 0}
-            self._packed[task, epoch] = pack_by_media(self.samples[task], self.stage.max_questions, seed=self.seed, epoch=epoch)
+            self._packed[task, epoch] = pack_by_media(self.samples[task], self.max_questions, seed=self.seed, epoch=epoch)
         return self._packed[task, epoch]
 
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the stage on this data."""
-        return self.stage.total_steps(self.plan.steps_per_epoch)
-
-    def of(self, visit: Visit) -> list[Sample]:
-        """The samples of one row."""
-        return [self.samples[visit.task][index] for index in self._rows(visit.task, visit.epoch)[visit.row]]
+    def batch(self, step: int, rank: int, world: int) -> list[list[Sample]]:
+        return [
+            [self.samples[visit.task][index] for index in self._rows(visit.task, visit.epoch)[visit.row]]
+            for visit in self.plan.rank_slice(step, rank, world)
+        ]

@@ -94,7 +94,7 @@ class StageLoop:
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for a stage to go on exactly."""
-        return {"stage": to_plain(self.stage), "seed": self.options.seed, "rows": dict(self.data.plan.rows)}
+        return {"stage": to_plain(self.stage), "seed": self.options.seed, "rows": self.data.sizes}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put optimizer, schedule and step where a saved state had them; the weights are there already.
@@ -168,8 +168,7 @@ class StageLoop:
 
     def _step(self) -> LossReport:
         accelerator = self.accelerator
-        visits = self.data.plan.rank_slice(self.step, accelerator.process_index, accelerator.num_processes)
-        rows = [self.frames.row(self.data.of(visit)) for visit in visits]
+        rows = [self.frames.row(shown) for shown in self.data.batch(self.step, accelerator.process_index, accelerator.num_processes)]
         size = self.options.micro_batch or len(rows)
         batches = [self.model.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
         shares = shares_of_terms(batches, self.stage.losses)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tpo_lab.datasets import templates
 from tpo_lab.datasets.world import language
-from tpo_lab.datasets.world.expressions import refer, refer_to_several
+from tpo_lab.datasets.world.expressions import Expression, refer, refer_to_several
 from tpo_lab.datasets.world.facts import ASKED_FRAME, SALIENCY_STEP_FRAMES, Facts
 from tpo_lab.datasets.world.scene import FRAME_COUNT, FRAME_RATE, Scene
 from tpo_lab.datasets.world.words import HELD_OUT_EVENTS, HELD_OUT_LOOKS
@@ -28,7 +28,7 @@ def samples_of(
     """Samples about one scene, several per task.
 
     Each sample's `meta` holds its `task` and `kind`, the `scene` it asks about as a "world://" reference, and the `things` (indices
-    into the scene's) that its targets show.
+    into the scene's) that its targets show, and its `difficulty`, the number of the scene's things.
 
     Args:
         tasks: which of `TASKS`, or `PLACES`.
@@ -57,7 +57,7 @@ def samples_of(
                 "split": scene.split,
                 "media": {"path": media or scene.reference, "start_sec": 0.0, "end_sec": DURATION_SEC},
                 **record,
-                "meta": {**record["meta"], "scene": scene.reference},
+                "meta": {**record["meta"], "scene": scene.reference, "difficulty": len(scene.things)},
             }
         )
         for number, record in enumerate(made)
@@ -78,15 +78,20 @@ def _conversation(facts: Facts, rng: random.Random, count: int) -> list[dict[str
 
 
 def _places(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
-    """Every thing that can be seen at the end, and again in other words until there are `count`."""
+    named = _named(facts, rng)[:count]
+    return [_record(f"Where is {words.text} at the end?", facts.place(thing), "position", "conversation") for thing, words in named]
+
+
+def _named(facts: Facts, rng: random.Random) -> list[tuple[int, Expression]]:
+    """Every thing that can be seen at the end with words that mean it alone, and then again in other words."""
     seen = _targets_of_split(facts)
     rng.shuffle(seen)
-    asked: dict[str, str] = {}
+    found: dict[str, tuple[int, Expression]] = {}
     for thing in seen * 2:
         expression = refer(facts, thing, rng)
         if expression is not None:
-            asked.setdefault(f"Where is {expression.text} at the end?", facts.place(thing))
-    return [_record(question, answer, "position", "conversation") for question, answer in list(asked.items())[:count]]
+            found.setdefault(expression.text, (thing, expression))
+    return list(found.values())
 
 
 def _balanced(asked: list[language.Question], count: int, rng: random.Random) -> list[language.Question]:
@@ -121,14 +126,11 @@ def _targets_of_split(facts: Facts) -> list[int]:
 
 def _region(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
-    things = _targets_of_split(facts)
-    rng.shuffle(things)
-    for thing in things:
-        expression = refer(facts, thing, rng)
-        if expression is not None:
-            question = rng.choice(templates.REGION).format(query=expression.text)
-            targets = {"region": [_box(facts, thing, ASKED_FRAME)]}
-            made.append(_record(question, "<region>", expression.kind, "region", things=[thing], targets=targets))
+    named = _named(facts, rng)
+    for thing, words in named:
+        question = rng.choice(templates.REGION).format(query=words.text)
+        targets = {"region": [_box(facts, thing, ASKED_FRAME)]}
+        made.append(_record(question, "<region>", words.kind, "region", things=[thing], targets=targets))
     several = refer_to_several(facts, rng) if facts.scene.split != "compositions" else None
     if several is not None and rng.random() < 0.3:
         question = rng.choice(templates.REGION).format(query=several[0])
@@ -139,7 +141,7 @@ def _region(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]
     if missing is not None and rng.random() < 0.2:
         question = rng.choice(templates.REGION).format(query=f"the {missing}")
         made.insert(rng.randrange(2), _record(question, NOT_THERE, "absent", "region"))
-    pointed = [i for i in things if facts.is_seen(i, 0) and facts.scene.things[i].motion not in ("enter", "leave")]
+    pointed = [i for i in dict.fromkeys(thing for thing, _ in named) if facts.is_seen(i, 0) and facts.scene.things[i].motion not in ("enter", "leave")]
     if pointed and rng.random() < 0.4:
         made.insert(rng.randrange(2), _follow(facts, pointed[0], rng))
     return made[:count]

@@ -53,6 +53,8 @@ LEVELS: dict[str, Level] = {
     "standard": Level((2, 5), _MOTIONS, 0.85, 0.35, 0.2, 0.45, 5.0, 0.06),
     "hard": Level((4, 7), _MOTIONS, 0.95, 0.6, 0.45, 0.6, 10.0, 0.1),
 }
+LEVELS["growing"] = replace(LEVELS["standard"], things=(1, 5))
+"""As standard, from one thing on: what a curriculum trains on."""
 
 
 @dataclass(frozen=True)
