@@ -25,7 +25,7 @@ from tpo_lab.objective import LossReport
 from tpo_lab.recipes import Recipe
 from tpo_lab.runs import RunFolder
 from tpo_lab.sample import Sample
-from tpo_lab.stages import Lesson, Lora, Stage
+from tpo_lab.stages import CurriculumPart, Lora, Stage
 from tpo_lab.training import Interrupted, StageData, StageLoop, TrainingOptions, by_task, difficulty, fit, loop, task_of
 
 TEXT = {"mlm": 1.0, "assign": 1.0}
@@ -444,8 +444,8 @@ def graded(samples: list[Sample]) -> list[Sample]:
 
 def test_a_curriculum_shows_hard_samples_later_and_all_in_the_end(samples: list[Sample]) -> None:
     regions = graded(by_task(samples)["region"])
-    lessons = (Lesson(until=0.25, difficulty=0), Lesson(until=0.5, difficulty=1))
-    data = StageData({"region": regions}, stage("2.region", 40, "region", batch_size=2, curriculum=lessons), seed=3)
+    parts = (CurriculumPart(until=0.25, difficulty=0), CurriculumPart(until=0.5, difficulty=1))
+    data = StageData({"region": regions}, stage("2.region", 40, "region", batch_size=2, curriculum=parts), seed=3)
     shown = [{difficulty(sample) for row in data.batch(step) for sample in row} for step in range(40)]
     assert set().union(*shown[:10]) == {0}
     assert set().union(*shown[10:20]) == {0, 1}
@@ -454,20 +454,18 @@ def test_a_curriculum_shows_hard_samples_later_and_all_in_the_end(samples: list[
 
 
 def test_samples_without_a_difficulty_are_easy(samples: list[Sample]) -> None:
-    plain = {"region": by_task(samples)["region"][:1]}
-    assert difficulty(plain["region"][0].model_copy(update={"meta": {}})) == 0
-    data = StageData(
-        {"region": [sample.model_copy(update={"meta": {}}) for sample in plain["region"]]},
-        stage("2.region", 4, "region", curriculum=(Lesson(until=0.5, difficulty=0),)),
-        seed=0,
-    )
-    assert [len(data.batch(step)) for step in range(4)] == [len(data.batch(0))] * 4
+    first, *rest = by_task(samples)["region"]
+    plain = first.model_copy(update={"meta": {}})
+    hard = [sample.model_copy(update={"meta": {**sample.meta, "difficulty": 3}}) for sample in rest]
+    entry = stage("2.region", 4, "region", curriculum=(CurriculumPart(until=0.5, difficulty=0),))
+    data = StageData({"region": [plain, *hard]}, entry, seed=0)
+    assert {sample.id for step in range(2) for row in data.batch(step) for sample in row} == {plain.id}
 
 
-def test_a_lesson_without_samples_and_a_difficulty_that_is_no_number_are_refused(samples: list[Sample]) -> None:
+def test_a_part_without_samples_and_a_difficulty_that_is_no_number_are_refused(samples: list[Sample]) -> None:
     regions = by_task(samples)["region"]
     hard = [sample.model_copy(update={"meta": {"difficulty": 3}}) for sample in regions]
-    entry = stage("2.region", 4, "region", curriculum=(Lesson(until=0.5, difficulty=2),))
+    entry = stage("2.region", 4, "region", curriculum=(CurriculumPart(until=0.5, difficulty=2),))
     with pytest.raises(UsageError, match=r"data of stage 2\.region: expected samples of region of difficulty 2 and less"):
         StageData({"region": hard}, entry, seed=0)
     odd = [sample.model_copy(update={"meta": {"difficulty": "hard"}}) for sample in regions]
@@ -475,7 +473,7 @@ def test_a_lesson_without_samples_and_a_difficulty_that_is_no_number_are_refused
         StageData({"region": odd}, entry, seed=0)
 
 
-def test_lessons_end_one_after_the_other() -> None:
-    backwards = (Lesson(until=0.5, difficulty=1), Lesson(until=0.2, difficulty=2))
-    with pytest.raises(UsageError, match=r"curriculum: expected lessons of which each ends later"):
+def test_parts_end_one_after_the_other() -> None:
+    backwards = (CurriculumPart(until=0.5, difficulty=1), CurriculumPart(until=0.2, difficulty=2))
+    with pytest.raises(UsageError, match=r"curriculum: expected parts of which each ends later"):
         stage("2.region", 4, "region", curriculum=backwards)

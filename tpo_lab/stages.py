@@ -40,11 +40,11 @@ def position(name: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class CurriculumPart:
     """The first part of a stage's steps, in which only easy samples are seen.
 
     Args:
-        until: the share of the stage's steps at which the lesson ends.
+        until: the share of the stage's steps at which the part ends.
         difficulty: samples whose `meta["difficulty"]` is higher wait; without one a sample is as easy as can be.
     """
 
@@ -52,7 +52,7 @@ class Lesson:
     difficulty: NonNegative
 
     def __post_init__(self) -> None:
-        knobs.check(self, "lesson")
+        knobs.check(self, "curriculum part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Stage:
         batch_size: rows (clips) per optimizer step over all processes and accumulated micro-batches.
         max_questions: questions about the same clip that share one row.
         batching: one task per batch, or all tasks in every batch.
-        curriculum: lessons in order of time; after the last one every sample is seen.
+        curriculum: parts in order of time; after the last one every sample is seen.
         schedule: how the rate falls after the warm-up.
         warmup_ratio: part of the steps in which the rate rises.
         min_lr_ratio: where the schedule ends, relative to the peak.
@@ -97,7 +97,7 @@ class Stage:
     steps: Count | None = None
     max_questions: Count = 1
     batching: Literal["homogeneous", "mixed"] = "homogeneous"
-    curriculum: tuple[Lesson, ...] = ()
+    curriculum: tuple[CurriculumPart, ...] = ()
     schedule: Literal["cosine"] = "cosine"
     warmup_ratio: ShareBelowOne = 0.0
     min_lr_ratio: Share = 0.0
@@ -121,9 +121,9 @@ class Stage:
             raise UsageError(
                 f"{label}: length", expected="exactly one of epochs and steps", got={"epochs": self.epochs, "steps": self.steps}
             )
-        ends = [lesson.until for lesson in self.curriculum]
+        ends = [part.until for part in self.curriculum]
         if ends != sorted(set(ends)):
-            raise UsageError(f"{label}: curriculum", expected="lessons of which each ends later than the one before", got=ends)
+            raise UsageError(f"{label}: curriculum", expected="parts of which each ends later than the one before", got=ends)
         for term in self.losses:
             if term not in (*TEXT_LOSSES, *self.heads):
                 raise unknown_name(f"{label}: losses", term, (*TEXT_LOSSES, *self.heads))

@@ -35,7 +35,9 @@ def synth(
     samples: Annotated[int, typer.Option(metavar="N", help="How many samples.")],
     seed: Annotated[int, typer.Option(metavar="N", help="Of the world.")] = 0,
     split: Annotated[str, typer.Option(metavar="train|val|test|compositions", help="Splits share nothing.")] = "train",
-    level: Annotated[str, typer.Option(metavar="easy|standard|hard|growing", help="How crowded and how lively the clips are.")] = "standard",
+    level: Annotated[
+        str, typer.Option(metavar="easy|standard|hard|growing", help="How crowded and how lively the clips are.")
+    ] = "standard",
     tasks: Annotated[str, typer.Option(metavar="TASK,...", help="What to ask for: region, temporal, conversation.")] = "",
     processes: Annotated[int, typer.Option(metavar="N", min=1, help="How many render; the files do not depend on it.")] = 1,
 ) -> Result:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tpo_lab.datasets.world.synth import synthesise
 
 _SIZES = {"train": 6000, "val": 400}
+_TRAINING: dict[str, Any] = {"level": "growing", "questions": 8}
+"""Clips of one thing too, which a curriculum starts with, and many questions about each, which share its video in training."""
 
 
 def world_data(
@@ -19,6 +22,8 @@ def world_data(
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """A folder with `<split>.jsonl` of every split in `sizes`: splits that are there already, whoever made them, are left as they are.
+
+    The training split is of the level `growing`, all others are `standard`.
 
     Args:
         sizes: samples by split; a training and a validation split for a notebook where None.
@@ -33,7 +38,8 @@ def world_data(
     for split, samples in sizes.items():
         if not (Path(folder) / f"{split}.jsonl").exists():
             tell = None if progress is None else _shifted(progress, done, total)
-            synthesise(folder, samples=samples, seed=seed, split=split, processes=processes, progress=tell)
+            more = _TRAINING if split == "train" else {}
+            synthesise(folder, samples=samples, seed=seed, split=split, processes=processes, progress=tell, **more)
         done += samples
     return Path(folder)
 

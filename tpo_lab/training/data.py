@@ -40,20 +40,20 @@ def difficulty(sample: Sample) -> float:
 
 
 class StageData:
-    """The rows of one stage, packed anew for every epoch of a task; under a curriculum, of each of its lessons.
+    """The rows of one stage, packed anew for every epoch of a task; under a curriculum, of each of its parts.
 
     Raises:
-        UsageError: a task of the stage has no samples, or none that is easy enough for a lesson.
+        UsageError: a task of the stage has no samples, or none that is easy enough for a part.
     """
 
     def __init__(self, samples: Mapping[str, list[Sample]], stage: Stage, seed: int) -> None:
         self.stage = stage
-        self.whole = _Lesson(samples, stage, seed, "")
-        self._lessons: list[tuple[int, _Lesson]] = []
-        for lesson in stage.curriculum:
-            easy = {task: [s for s in samples.get(task, ()) if difficulty(s) <= lesson.difficulty] for task in stage.data}
-            end = round(lesson.until * self.total_steps)
-            self._lessons.append((end, _Lesson(easy, stage, seed, f" of difficulty {lesson.difficulty:g} and less")))
+        self.whole = _Part(samples, stage, seed, "")
+        self._parts: list[tuple[int, _Part]] = []
+        for part in stage.curriculum:
+            easy = {task: [s for s in samples.get(task, ()) if difficulty(s) <= part.difficulty] for task in stage.data}
+            end = round(part.until * self.total_steps)
+            self._parts.append((end, _Part(easy, stage, seed, f" of difficulty {part.difficulty:g} and less")))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -68,14 +68,14 @@ class StageData:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[list[Sample]]:
         """The rows of one optimizer step, the first being 0, that process `rank` of `world` computes: the samples of each."""
         begin = 0
-        for end, lesson in self._lessons:
+        for end, part in self._parts:
             if step < end:
-                return lesson.batch(step - begin, rank, world)
+                return part.batch(step - begin, rank, world)
             begin = end
         return self.whole.batch(step - begin, rank, world)
 
 
-class _Lesson:
+class _Part:
     """Samples, and the plan by which they are visited."""
 
     def __init__(self, samples: Mapping[str, list[Sample]], stage: Stage, seed: int, which: str) -> None:

@@ -141,7 +141,11 @@ def _region(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]
     if missing is not None and rng.random() < 0.2:
         question = rng.choice(templates.REGION).format(query=f"the {missing}")
         made.insert(rng.randrange(2), _record(question, NOT_THERE, "absent", "region"))
-    pointed = [i for i in dict.fromkeys(thing for thing, _ in named) if facts.is_seen(i, 0) and facts.scene.things[i].motion not in ("enter", "leave")]
+    pointed = [
+        i
+        for i in dict.fromkeys(thing for thing, _ in named)
+        if facts.is_seen(i, 0) and facts.scene.things[i].motion not in ("enter", "leave")
+    ]
     if pointed and rng.random() < 0.4:
         made.insert(rng.randrange(2), _follow(facts, pointed[0], rng))
     return made[:count]
