@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpo_lab.errors import UsageError
-from tpo_lab.metrics.tracking import LASOT_VARIANTS, got10k_ious, got10k_scores, lasot_curves, lasot_scores
+from tpo_lab.metrics.tracking import (
+    LASOT_VARIANTS,
+    TrackCurves,
+    got10k_ious,
+    got10k_scores,
+    lasot_curves,
+    lasot_scores,
+    stacked_lasot_scores,
+)
 
 BOX = (10.0, 20.0, 4.0, 5.0)
 side = st.integers(1, 12)
@@ -100,6 +108,16 @@ def test_normalised_precision_is_a_point_or_the_mean_of_the_curve():
     curves = {name: lasot_curves([BOX, shifted], [BOX, BOX], [0, 0], variant=name) for name in LASOT_VARIANTS}
     found = {name: lasot_scores([each], variant=name)["P_norm"] for name, each in curves.items()}
     assert found == pytest.approx({"matlab": 0.5, "pytracking": 0.5, "got10k": (50 * 0.5 + 1.0) / 51})
+
+
+def test_stacked_curves_score_as_the_list_of_them():
+    tracks = [[BOX, (11.0 + far, 20.0, 4.0, 6.0), BOX] for far in range(4)]
+    for variant in LASOT_VARIANTS:
+        curves = [lasot_curves(track, [BOX] * 3, [0, 0, 1], variant=variant) for track in tracks]
+        parts = zip(*((each.success, each.precision, each.norm_precision) for each in curves), strict=True)
+        assert stacked_lasot_scores(TrackCurves(*map(np.stack, parts)), variant=variant) == lasot_scores(curves, variant=variant)
+    with pytest.raises(UsageError, match="variant: expected one of got10k, matlab, pytracking, got 'matlb'"):
+        stacked_lasot_scores(curves[0], variant="matlb")
 
 
 def test_unknown_variant_is_refused():

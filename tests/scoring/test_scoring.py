@@ -214,6 +214,14 @@ def test_lasot_folders_and_got10k_frames(put, tmp_path: Path):
     assert asked("got10k", tmp_path / "run", tmp_path / "got").metrics == pytest.approx(dict.fromkeys(("AO", "SR@0.5", "SR@0.75"), 100 / 6))
 
 
+def test_lasot_intervals_are_over_videos(put, tmp_path: Path):
+    for name, flags in (("cat-1", "0\n0\n0\n1\n"), ("cat-2", "0\n0\n0\n0\n")):
+        put(f"annos/{name}.txt", "10,20,4,5\n" * 4), put(f"annos/absent/{name}.txt", flags), put(f"pred/{name}.txt", "10,20,4,5\n" * 4)
+    report = asked("lasot", tmp_path / "pred", tmp_path / "annos", bootstrap=200)
+    assert (report.metrics["P"], report.detail["intervals"]["P"]) == (87.5, [75.0, 100.0])
+    assert report.detail["videos"]["cat-1"]["P"] == 75.0
+
+
 def test_missing_and_extra_ids_are_listed_and_counted(put):
     truth = [{"qid": n, "relevant_windows": [[0, 4]]} for n in range(20)]
     gt, pred = put("gt.jsonl", truth), put("pred.json", {"0": {"timestamp": [[0, 4]]}, "x": {"timestamp": [[0, 4]]}})

@@ -18,12 +18,12 @@ _EPS = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class TrackCurves:
-    """Shares in [0, 1] of the frames of one video.
+    """Shares in [0, 1] of the frames of one video [step], or of several [video, step].
 
     Attributes:
-        success: frames with an IoU above 0, 0.05, ..., 1 [21].
-        precision: frames with a centre error of at most 0, 1, ..., 50 pixels [51].
-        norm_precision: frames with a centre error of at most 0, 0.01, ..., 0.5 of the true width and height [51].
+        success: frames with an IoU above 0, 0.05, ..., 1 [..., 21].
+        precision: frames with a centre error of at most 0, 1, ..., 50 pixels [..., 51].
+        norm_precision: frames with a centre error of at most 0, 0.01, ..., 0.5 of the true width and height [..., 51].
     """
 
     success: Floats
@@ -96,12 +96,22 @@ def lasot_scores(curves: Sequence[TrackCurves], *, variant: str = "matlab") -> d
     Raises:
         UsageError: no video, or an unknown variant.
     """
-    if variant not in LASOT_VARIANTS:
-        raise unknown_name("variant", variant, LASOT_VARIANTS)
     if not curves:
         raise UsageError("curves", expected="at least one video", got=0)
-    stacked = [np.stack([getattr(each, name) for each in curves]) for name in ("success", "precision", "norm_precision")]
-    success, precision, norm = (_video_mean(rows, drop_zero=variant == "matlab") for rows in stacked)
+    success, precision, norm = zip(*((each.success, each.precision, each.norm_precision) for each in curves), strict=True)
+    return stacked_lasot_scores(TrackCurves(np.stack(success), np.stack(precision), np.stack(norm)), variant=variant)
+
+
+def stacked_lasot_scores(curves: TrackCurves, *, variant: str = "matlab") -> dict[str, float]:
+    """`lasot_scores` of curves [video, step].
+
+    Raises:
+        UsageError: an unknown variant.
+    """
+    if variant not in LASOT_VARIANTS:
+        raise unknown_name("variant", variant, LASOT_VARIANTS)
+    rows = (curves.success, curves.precision, curves.norm_precision)
+    success, precision, norm = (_video_mean(each, drop_zero=variant == "matlab") for each in rows)
     return {
         "Success": float(success.mean()),
         "P": float(precision[20]),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
-from tpo_lab.metrics.tracking import TrackCurves, got10k_ious, got10k_scores, lasot_curves, lasot_scores
+from tpo_lab.metrics.tracking import TrackCurves, got10k_ious, got10k_scores, lasot_curves, lasot_scores, stacked_lasot_scores
 from tpo_lab.scoring.files import read_table
 from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
 
@@ -36,8 +36,8 @@ def score_lasot(request: Request) -> Scored:
         except UsageError as error:
             raise UsageError(f"{predicted[name]}, {error.argument}", expected=error.expected, got=error.got) from None
     rows = np.array([np.concatenate([each.success, each.precision, each.norm_precision]) for each in curves])
-    measures = {name: Measure(rows, statistic=_statistic(name, request.variant)) for name in lasot_scores(curves, variant=request.variant)}
     per_video = {name: lasot_scores([each], variant=request.variant) for name, each in zip(names, curves, strict=True)}
+    measures = {name: Measure(rows, statistic=_statistic(name, request.variant)) for name in per_video[names[0]]}
     detail = {"videos": {name: {key: 100 * value for key, value in scores.items()} for name, scores in per_video.items()}}
     return Scored(Counts(len(predicted), len(truth), missing, extra), measures, detail)
 
@@ -66,8 +66,8 @@ def score_got10k(request: Request) -> Scored:
 
 def _statistic(name: str, variant: str) -> Statistic:
     def of(rows: Floats) -> float:
-        curves = [TrackCurves(row[:21], row[21:72], row[72:]) for row in rows]
-        return lasot_scores(curves, variant=variant)[name]
+        curves = TrackCurves(rows[:, :21], rows[:, 21:72], rows[:, 72:])
+        return stacked_lasot_scores(curves, variant=variant)[name]
 
     return of
 
