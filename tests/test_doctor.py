@@ -167,15 +167,15 @@ def test_release_reads_the_leading_numbers(text: str, release: tuple[int, ...]):
     assert doctor._release(text) == release
 
 
-@pytest.mark.parametrize(("installed", "ok"), [("2.4.1", False), ("2.5", True), ("2.5.0+cpu", True), ("2.13.0", True), ("10.0", True)])
+@pytest.mark.parametrize(("installed", "ok"), [("2.8.1", False), ("2.9", True), ("2.9.0+cpu", True), ("2.13.0", True), ("10.0", True)])
 def test_versions_are_compared_as_numbers(installed: str, ok: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "_version", lambda name: installed)
-    assert doctor._package("torch", "2.5").ok is ok
+    assert doctor._package("torch", "2.9").ok is ok
 
 
 def test_package_that_is_too_old_or_absent_is_a_problem_with_both_numbers(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor, "_version", {"torch": "2.4.1"}.get)
-    assert doctor._package_problem(doctor._package("torch", "2.5")).startswith("torch 2.4.1 is too old, TPO Lab needs 2.5 or newer")
+    monkeypatch.setattr(doctor, "_version", {"torch": "2.8.1"}.get)
+    assert doctor._package_problem(doctor._package("torch", "2.9")).startswith("torch 2.8.1 is too old, TPO Lab needs 2.9 or newer")
     assert doctor._package_problem(doctor._package("peft", "")).startswith("peft is not installed")
 
 

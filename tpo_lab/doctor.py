@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 State = Literal["present", "missing", "broken"]
 
 REQUIRED: dict[str, str] = {
-    "torch": "2.5",
+    "torch": "2.9",
     "numpy": "",
     "transformers": "5.0",
     "peft": "",
