@@ -104,6 +104,23 @@ def test_region_boxes_are_those_of_the_one_thing_that_is_meant(made, facts_at, w
     assert len(found) > 200
 
 
+def test_with_room_things_are_asked_for_again_in_other_words():
+    found = [of(samples_of(sample_scene(index, seed=4), ("region",), questions=8), "region", *KINDS_OF_EXPRESSIONS) for index in range(40)]
+    for samples in found:
+        texts = [sample.conversation[0].text for sample in samples]
+        assert len(set(texts)) == len(texts)
+        times = Counter(sample.meta["things"][0] for sample in samples)
+        assert not times or max(times.values()) <= 2
+    again = [sum(count == 2 for count in Counter(s.meta["things"][0] for s in samples).values()) for samples in found]
+    assert sum(again) > len(found)
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_the_difficulty_is_the_number_of_things(index):
+    scene = sample_scene(index, seed=4, level="growing")
+    assert {sample.meta["difficulty"] for sample in samples_of(scene)} == {len(scene.things)}
+
+
 def test_region_boxes_of_several_things_are_all_of_theirs(made, facts_at):
     found = of(made, "region", "plural")
     for sample in found:

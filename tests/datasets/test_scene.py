@@ -96,6 +96,8 @@ def test_levels_differ_as_they_say():
     assert all(scene.panel_x is None and scene.candy is None and not scene.pan_xy.any() for scene in easy)
     assert {len(scene.things) for scene in hard if scene.candy is None} == {4, 5, 6, 7}
     assert sum(scene.panel_x is not None for scene in hard) > 15
+    growing = [sample_scene(i, level="growing") for i in range(60)]
+    assert {len(scene.things) for scene in growing if scene.candy is None} == {1, 2, 3, 4, 5}
 
 
 def test_things_overrides_the_level():
