@@ -273,6 +273,19 @@ def test_broken_tables_and_texts_are_named(put, tmp_path: Path):
         asked("qvhighlights", tmp_path / "latin.jsonl", put("gt.jsonl", TRUE_ROWS))
 
 
+def test_truth_without_a_window_is_named(put):
+    rows = [{"qid": 1, "relevant_windows": [[0, 4]]}, {"qid": 2, "relevant_windows": []}]
+    preds = [{"qid": n, "pred_relevant_windows": [[0, 4]]} for n in (1, 2)]
+    scored = [{**row, "pred_relevant_windows": [[0, 4, 1.0]]} for row in preds]
+    gt, pred = put("gt.jsonl", rows), put("p.jsonl", preds)
+    for benchmark, predicted in (("charades-sta", pred), ("nlq", pred), ("qvhighlights", put("scored.jsonl", scored))):
+        with pytest.raises(UsageError, match=r"gt.jsonl, line 2, relevant_windows: expected one or more windows, got \[\]"):
+            asked(benchmark, predicted, gt)
+    gsub = put("gsub.json", {"9": {"duration": 20, "location": {"1": [[0, 10]], "2": []}}})
+    with pytest.raises(UsageError, match=r"key 9, location 2, spans: expected one or more windows, got \[\]"):
+        asked("nextgqa", put("ground.json", {"9_1": [0, 4], "9_2": [9, 9]}), gsub, **nextgqa_files(put))
+
+
 def test_unknown_names_are_refused(put):
     path = put("x.json", {})
     with pytest.raises(UsageError, match=r"benchmark: expected one of .*tacos.*got 'tacoss'. Did you mean 'tacos'"):

@@ -59,7 +59,7 @@ class Record:
         """A list of lists of `columns` finite numbers, as [n, columns]."""
         return numbers(f"{self.where}, {name}", self.value(name), columns)
 
-    def windows(self, name: str, *, columns: int = 2, ordered: bool = True, lengths: bool = False) -> Floats:
+    def windows(self, name: str, *, columns: int = 2, ordered: bool = True, lengths: bool = False, some: bool = False) -> Floats:
         """Windows [n, columns] that begin with start and end.
 
         Args:
@@ -67,13 +67,16 @@ class Record:
             columns: 2, or 3 with a score.
             ordered: refuse a window that ends before it starts.
             lengths: refuse a window without length too.
+            some: refuse an empty list.
         """
-        return windows(f"{self.where}, {name}", self.value(name), columns=columns, ordered=ordered, lengths=lengths)
+        return windows(f"{self.where}, {name}", self.value(name), columns=columns, ordered=ordered, lengths=lengths, some=some)
 
 
-def windows(where: str, value: Any, *, columns: int = 2, ordered: bool = True, lengths: bool = False) -> Floats:
+def windows(where: str, value: Any, *, columns: int = 2, ordered: bool = True, lengths: bool = False, some: bool = False) -> Floats:
     """As `Record.windows`, of a value that stands at `where`."""
     found = numbers(where, value, columns)
+    if some and not len(found):
+        raise UsageError(where, expected="one or more windows", got=[])
     wrong = found[:, 1] <= found[:, 0] if lengths else found[:, 1] < found[:, 0]
     if ordered and wrong.any():
         place = int(wrong.argmax())

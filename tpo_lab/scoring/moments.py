@@ -30,10 +30,7 @@ def _score(request: Request, *, epsilon: float) -> Scored:
     truth = by_id(_truth(request.gt, by_text=by_text))
     ids, missing, extra = matched(list(predicted), truth, request, what="query")
     given = [_first(predicted[key], ordered=not request.allow_missing) for key in ids]
-    true = [truth[key].windows("relevant_windows") for key in ids]
-    for key, each in zip(ids, true, strict=True):
-        if not len(each):
-            raise UsageError(f"{truth[key].where}, relevant_windows", expected="one or more windows", got=[])
+    true = [truth[key].windows("relevant_windows", some=True) for key in ids]
     ious = moment_ious(given, true, epsilon=epsilon)
     unparsable = int(sum(not len(each) or each[0, 1] < each[0, 0] for each in given))
     measures = {f"R1@{threshold}": Measure(ious >= threshold) for threshold in THRESHOLDS} | {"mIoU": Measure(ious)}

@@ -28,7 +28,7 @@ def score_nextgqa(request: Request) -> Scored:
     answers = _by_key(request.pred_qa)
     ids, missing, extra = matched(list(spans), truth, request, what="question")
     given = [_span(request, spans[key], truth[key]) for key in ids]
-    met = np.array([grounding(span, truth[key].windows("spans")) for span, key in zip(given, ids, strict=True)])
+    met = np.array([grounding(span, truth[key].windows("spans", some=True)) for span, key in zip(given, ids, strict=True)])
     # the tool asks for the answer only where the span is right, we ask for all
     asked = [key for key in questions if key in truth]
     right = {key: _is_right(answers, key, questions[key], request) for key in asked}

@@ -20,7 +20,7 @@ def score_nlq(request: Request) -> Scored:
     predicted, truth = by_id(_predictions(request.pred)), by_id(_truth(request.gt))
     ids, missing, extra = matched(list(predicted), truth, request, what="query")
     given = [_windows(predicted[key], ordered=not request.allow_missing) for key in ids]
-    true = np.concatenate([truth[key].windows("relevant_windows")[:1] for key in ids])
+    true = np.concatenate([truth[key].windows("relevant_windows", some=True)[:1] for key in ids])
     measures = {
         f"R{count}@{threshold}": Measure(hits_at(given, true, count=count, threshold=threshold))
         for threshold in (0.3, 0.5)

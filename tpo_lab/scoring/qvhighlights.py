@@ -63,10 +63,7 @@ def _moments(rows: list[Record], true: list[Record], *, ordered: bool) -> tuple[
     """Per length range the tables MR-mAP, MR-R1 and MR-mIoU (its key ""), and the number of windows that end before they start."""
     given = [row.windows("pred_relevant_windows", columns=3, ordered=ordered) for row in rows]
     reversed_ = sum(int((each[:, 1] < each[:, 0]).sum()) for each in given)
-    windows = [row.windows("relevant_windows", lengths=True) for row in true]
-    for row, each in zip(true, windows, strict=True):
-        if not len(each):
-            raise UsageError(f"{row.where}, relevant_windows", expected="one or more windows", got=[])
+    windows = [row.windows("relevant_windows", lengths=True, some=True) for row in true]
     tables = {}
     for name, length_range in {**LENGTH_RANGES_SEC, "full": None}.items():
         kept = windows if length_range is None else [in_length_range(each, length_range) for each in windows]
