@@ -273,6 +273,22 @@ def test_broken_tables_and_texts_are_named(put, tmp_path: Path):
         asked("qvhighlights", tmp_path / "latin.jsonl", put("gt.jsonl", TRUE_ROWS))
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "predicted", "truth", "message"),
+    [
+        ("nlq", [], {"videos": None}, r"gt.json, videos: expected a list of records, got None"),
+        ("nlq", [], {"videos": [["word"] * 30]}, r"gt.json, videos\[0\]: expected an object with fields, got 'list'"),
+        ("nlq", [], ["word"] * 30, r"gt.json: expected an object with fields, got 'list'"),
+        ("charades-sta", {"0": {"timestamp": []}}, {"annotations": None}, r"gt.json, annotations: expected a list of records, got None"),
+        ("mvbench", 3, QUESTIONS, r"pred.json: expected a list of records, got 3"),
+        ("mvbench", {"count": {"a": "B"}}, QUESTIONS, r"pred.json, key count: expected a list of rows, got 'dict'"),
+    ],
+)
+def test_documents_of_another_type_are_named_without_their_content(put, benchmark: str, predicted, truth, message: str):
+    with pytest.raises(UsageError, match=message):
+        asked(benchmark, put("pred.json", predicted), put("gt.json", truth))
+
+
 def test_truth_without_a_window_is_named(put):
     rows = [{"qid": 1, "relevant_windows": [[0, 4]]}, {"qid": 2, "relevant_windows": []}]
     preds = [{"qid": n, "pred_relevant_windows": [[0, 4]]} for n in (1, 2)]

@@ -160,7 +160,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Record]]:
     if isinstance(document, dict):
         for task, listed in document.items():
             if not isinstance(listed, list):
-                raise UsageError(f"{path}, key {task}", expected="a list of rows", got=listed)
+                raise UsageError(f"{path}, key {task}", expected="a list of rows", got=type(listed).__name__)
             yield from ((task, row) for row in records(path, listed, f"{task}"))
         return
     for row in records(path, document):

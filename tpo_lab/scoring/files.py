@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tpo_lab.errors import UsageError
 
 Floats = NDArray[np.float64]
+_LONGEST_SHOWN = 120
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,14 @@ def read_records(path: Path) -> list[Record]:
     return records(path, document)
 
 
-def records(path: Path | str, rows: Iterable[Any], under: str = "") -> list[Record]:
-    """A list of a JSON document as records, named by their place."""
+def records(path: Path | str, rows: Any, under: str = "") -> list[Record]:
+    """A list of a JSON document as records, named by their place.
+
+    Raises:
+        UsageError: it is no list, or one of its entries is no object.
+    """
+    if not isinstance(rows, list):
+        raise UsageError(f"{path}, {under}" if under else str(path), expected="a list of records", got=_shown(rows))
     return [record(f"{path}, {under}[{place}]", row) for place, row in enumerate(rows)]
 
 
@@ -167,7 +174,7 @@ def record(where: str, fields: Any) -> Record:
         UsageError: it is no object.
     """
     if not isinstance(fields, dict):
-        raise UsageError(where, expected="an object with fields", got=fields)
+        raise UsageError(where, expected="an object with fields", got=_shown(fields))
     return Record(where, fields)
 
 
@@ -227,6 +234,11 @@ def numbered(keys: Iterable[str]) -> Iterator[str]:
     for key in keys:
         seen[key] = seen.get(key, 0) + 1
         yield key if seen[key] == 1 else f"{key} #{seen[key]}"
+
+
+def _shown(value: Any) -> Any:
+    """The value, or the name of its type where it is too long for a sentence."""
+    return value if len(repr(value)) <= _LONGEST_SHOWN else type(value).__name__
 
 
 def _text(path: Path) -> str:

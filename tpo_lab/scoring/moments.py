@@ -8,7 +8,7 @@ from typing import Any
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.temporal import moment_ious
-from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, record, windows
+from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, record, records, windows
 from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
 
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -103,8 +103,7 @@ def _charades(path: Path) -> Iterator[Record]:
 
 
 def _timechat(path: Path, document: dict[str, Any]) -> Iterator[Record]:
-    for place, fields in enumerate(document["annotations"]):
-        row = record(f"{path}, annotations[{place}]", fields)
+    for row in records(path, document["annotations"], "annotations"):
         named = {"qid": row.value("id"), "vid": row.text("image_id"), "query": row.text("caption")}
         yield Record(row.where, {**named, "relevant_windows": [row.value("timestamp")]})
 
