@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_answers, require_axes, require_finite
+from tpo_lab.heads.windows import pad_windows, pool_windows, read_windows
 from tpo_lab.losses import BinaryCrossEntropy, SoftCrossEntropy, masked_log_softmax
 from tpo_lab.spans import boundary_weights, coverage, frame_cells, span_nms
 
@@ -162,22 +163,12 @@ class SimpleTemporalHead(Head[TemporalPrediction, TemporalTarget]):
         """
         if "windows_sec" not in annotation:
             raise UsageError("temporal.windows_sec", expected="a list of [start, end], empty if nothing happens", got=sorted(annotation))
-        windows = torch.tensor(annotation["windows_sec"], dtype=torch.float32).reshape(-1, 2)
-        inside = windows.clamp(0, clip.duration_sec)
-        wrong = (~(inside[:, 0] < inside[:, 1])).nonzero()[:, 0].tolist()
-        if wrong:
-            expected = f"start < end, in part within the clip of {clip.duration_sec:g} s"
-            raise UsageError(f"temporal.windows_sec[{wrong[0]}]", expected=expected, got=windows[wrong[0]].tolist())
-        return inside
+        return read_windows(annotation["windows_sec"], clip)
 
     def collate_targets(self, items: Sequence[Tensor], slots_per_answer: Sequence[int], device: torch.device | str) -> TemporalTarget:
         """Pad the windows of all answers to the longest list; every slot of an answer gets all of its windows."""
         require_answers(items, slots_per_answer)
-        counts = torch.tensor([len(item) for item in items], dtype=torch.long)
-        windows = torch.zeros(len(items), max(counts.tolist(), default=0), 2)
-        for row, item in enumerate(items):
-            windows[row, : len(item)] = item
-        present = torch.arange(windows.shape[1]) < counts[:, None]
+        windows, present = pad_windows(items)
         repeats = torch.tensor(slots_per_answer, dtype=torch.long)
         return TemporalTarget(windows.repeat_interleave(repeats, 0).to(device), present.repeat_interleave(repeats, 0).to(device))
 
@@ -207,11 +198,10 @@ class SimpleTemporalHead(Head[TemporalPrediction, TemporalTarget]):
     def _pool(self, slots: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Any]:
         if not slots:
             return {"windows_sec": [], "scores": [], "saliency": []}
-        windows, scores, saliency = (list(part) for part in zip(*slots, strict=True))
-        pooled, pooled_scores = torch.cat(windows), torch.cat(scores)
-        kept = span_nms(pooled, pooled_scores, self.settings.nms_iou, self.settings.max_windows)
-        highest = torch.stack(saliency).amax(0)
-        return {"windows_sec": pooled[kept].tolist(), "scores": pooled_scores[kept].tolist(), "saliency": highest.tolist()}
+        found = [(windows, scores) for windows, scores, _ in slots]
+        windows, scores = pool_windows(found, nms_iou=self.settings.nms_iou, count=self.settings.max_windows)
+        highest = torch.stack([saliency for *_, saliency in slots]).amax(0)
+        return {"windows_sec": windows, "scores": scores, "saliency": highest.tolist()}
 
     def diagnostics(self, prediction: TemporalPrediction, target: TemporalTarget) -> dict[str, float]:
         """Rate of slots whose likeliest start lies after their likeliest end: boundaries that do not know of each other."""

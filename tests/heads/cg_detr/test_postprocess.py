@@ -1,4 +1,4 @@
-"""Windows in seconds: cut, ranked, never without length, and no near doubles."""
+"""Windows in seconds: cut, ranked, and never without length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpo_lab.heads.cg_detr.postprocess import pool, snap, windows_of
+from tpo_lab.heads.cg_detr.postprocess import snap, windows_of
 
 
 def test_windows_are_cut_to_the_clip_and_come_best_first() -> None:
@@ -29,13 +29,3 @@ def test_no_rounded_window_is_empty_or_leaves_the_clip(start: float, length: flo
         return
     begin, end = snap(window, step, duration)[0].tolist()
     assert 0 <= begin < end <= duration
-
-
-def test_slots_pool_their_windows_without_doubles() -> None:
-    one = (torch.tensor([[0.0, 4.0], [5.0, 6.0]]), torch.tensor([0.9, 0.2]))
-    other = (torch.tensor([[0.1, 4.0], [8.0, 9.0]]), torch.tensor([0.8, 0.5]))
-    windows, scores = pool([one, other], nms_iou=0.7, count=10)
-    assert windows == [[0.0, 4.0], [8.0, 9.0], [5.0, 6.0]]
-    assert scores == pytest.approx([0.9, 0.5, 0.2])
-    assert len(pool([one, other], nms_iou=1.0, count=10)[0]) == 4
-    assert pool([one, other], nms_iou=0.7, count=1)[0] == [[0.0, 4.0]]

@@ -16,10 +16,11 @@ from tpo_lab.heads.cg_detr.losses import label_values
 from tpo_lab.heads.cg_detr.matcher import WindowMatches, match_windows
 from tpo_lab.heads.cg_detr.negatives import pair_negatives, same_footage
 from tpo_lab.heads.cg_detr.network import Network, Reading, Scene, text_share
-from tpo_lab.heads.cg_detr.postprocess import pool, windows_of
+from tpo_lab.heads.cg_detr.postprocess import windows_of
 from tpo_lab.heads.cg_detr.settings import CGDETRSettings
 from tpo_lab.heads.cg_detr.targets import CGDETRItem, CGDETRTarget, collate_items, encode_item
 from tpo_lab.heads.cg_detr.terms import alignment_terms, attention_terms, saliency_terms
+from tpo_lab.heads.windows import pool_windows
 from tpo_lab.spans import cw_to_sec, frame_cells, sec_to_cw, span_giou
 
 OFFICIAL_ROUND_SEC = 1.0
@@ -180,7 +181,7 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
                 continue
             found = [windows_of(spans[slot], logits[slot].softmax(-1)[:, 0], clip.duration_sec, round_sec) for slot in slots]
             nms_iou = 1.0 if self.official else self.settings.nms_iou
-            windows, scores = pool(found, nms_iou=nms_iou, count=self.settings.max_windows)
+            windows, scores = pool_windows(found, nms_iou=nms_iou, count=self.settings.max_windows)
             seen = valid[slots[0]]
             curves = {
                 name: torch.stack([times[slots[0]], curve[slots].amax(0)], dim=-1)[seen].tolist()

@@ -1,13 +1,11 @@
-"""From proposals to an answer: windows in seconds, best first, and the saliency over time."""
+"""From proposals to windows in seconds, best first."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from tpo_lab.spans import cw_to_sec, span_nms
+from tpo_lab.spans import cw_to_sec
 
 
 def windows_of(spans_cw: Tensor, scores: Tensor, duration_sec: float, round_sec: float | None) -> tuple[Tensor, Tensor]:
@@ -42,13 +40,3 @@ def snap(windows_sec: Tensor, step_sec: float, duration_sec: float) -> Tensor:
     step = torch.cat([held, held + step_sec], dim=-1)
     cut = rounded.clamp(max=duration_sec)
     return torch.where((cut[:, :1] < cut[:, 1:]), cut, step.clamp(max=duration_sec))
-
-
-def pool(found: Sequence[tuple[Tensor, Tensor]], *, nms_iou: float, count: int) -> tuple[list[list[float]], list[float]]:
-    """Windows [window, 2] and scores [window] of all slots of an answer as one list of at most `count`, best first.
-
-    A window whose IoU with a better one is above `nms_iou` is left out.
-    """
-    windows, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
-    kept = span_nms(windows, scores, nms_iou, count)
-    return windows[kept].tolist(), scores[kept].tolist()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo, require_answers, require_axes
+from tpo_lab.heads.windows import pad_windows, read_windows
 from tpo_lab.spans import coverage
 
 
@@ -82,31 +83,24 @@ def encode_item(annotation: Mapping[str, Any], clip: ClipInfo) -> CGDETRItem:
     saliency = annotation.get("saliency")
     if "windows_sec" not in annotation and saliency is None:
         raise UsageError("temporal.windows_sec", expected="a list of [start, end], empty if nothing happens", got=sorted(annotation))
-    windows = torch.tensor(annotation.get("windows_sec", []), dtype=torch.float32).reshape(-1, 2)
-    inside = windows.clamp(0, clip.duration_sec)
-    wrong = (~(inside[:, 0] < inside[:, 1])).nonzero()[:, 0].tolist()
-    if wrong:
-        expected = f"start < end, in part within the clip of {clip.duration_sec:g} s"
-        raise UsageError(f"temporal.windows_sec[{wrong[0]}]", expected=expected, got=windows[wrong[0]].tolist())
+    windows = read_windows(annotation.get("windows_sec", []), clip)
     if saliency is None:
-        return CGDETRItem(inside, None)
+        return CGDETRItem(windows, None)
     step, scores = float(saliency["step_sec"]), list(saliency["scores"])
     places = [int(second / step) for second in clip.times_sec]
-    return CGDETRItem(inside, torch.tensor([float(scores[place]) if place < len(scores) else 0.0 for place in places]))
+    return CGDETRItem(windows, torch.tensor([float(scores[place]) if place < len(scores) else 0.0 for place in places]))
 
 
 def collate_items(items: Sequence[CGDETRItem], slots_per_answer: Sequence[int], device: torch.device | str) -> CGDETRTarget:
     """Pad windows and frames to the longest; every slot of an answer gets the same."""
     require_answers(items, slots_per_answer)
-    counts = torch.tensor([len(item.windows_sec) for item in items], dtype=torch.long)
+    windows, present = pad_windows([item.windows_sec for item in items])
     frames = max((len(item.grades) for item in items if item.grades is not None), default=0)
-    windows, grades = torch.zeros(len(items), max(counts.tolist(), default=0), 2), torch.zeros(len(items), frames)
+    grades = torch.zeros(len(items), frames)
     for row, item in enumerate(items):
-        windows[row, : counts[row]] = item.windows_sec
         if item.grades is not None:
             grades[row, : len(item.grades)] = item.grades
     graded = torch.tensor([item.grades is not None for item in items], dtype=torch.bool)
-    present = torch.arange(windows.shape[1]) < counts[:, None]
     repeats = torch.tensor(slots_per_answer, dtype=torch.long)
     return CGDETRTarget(*(part.repeat_interleave(repeats, 0).to(device) for part in (windows, present, grades, graded)))
 
