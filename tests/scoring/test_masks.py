@@ -179,6 +179,8 @@ def test_davis_root_scores_the_validation_set(tmp_path: Path):
     listed.write_text("a\n")
     video(tmp_path / "pred" / "a", [LEFT] * 3)
     assert asked("davis", tmp_path).counts.ground_truth == 1
+    listed.write_bytes(b"\xef\xbb\xbfa\n")
+    assert asked("davis", tmp_path).counts.ground_truth == 1
     inside = tmp_path / "gt" / "Annotations" / "480p"
     assert score("davis", Request(tmp_path / "pred", inside)).metrics["J&F"] == 100.0
 

@@ -302,6 +302,40 @@ def test_truth_without_a_window_is_named(put):
         asked("nextgqa", put("ground.json", {"9_1": [0, 4], "9_2": [9, 9]}), gsub, **nextgqa_files(put))
 
 
+def with_mark(path: Path) -> Path:
+    """The file with a byte order mark in front, as some editors write it."""
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    return path
+
+
+def test_byte_order_marks_are_no_text(put, tmp_path: Path):
+    pred = put("p.json", {"0": {"timestamp": [[0, 10]]}, "1": {"timestamp": [[2, 6]]}})
+    assert asked("charades-sta", with_mark(pred), with_mark(put("gt.txt", CHARADES))).metrics["mIoU"] == 100.0
+    for name in ("cat-1", "cat-2"):
+        put(f"root/{name}/groundtruth.txt", "10,20,4,5\n" * 2), put(f"pred/{name}.txt", "10,20,4,5\n" * 2)
+        for flags in ("full_occlusion", "out_of_view"):
+            with_mark(put(f"root/{name}/{flags}.txt", "0,0"))
+    with_mark(put("root/testing_set.txt", "cat-1\n"))
+    assert asked("lasot", tmp_path / "pred", tmp_path / "root", allow_missing=True).counts.ground_truth == 1
+    put("got/V/groundtruth.txt", "1,1,4,4\n" * 3), put("got/V/cover.label", "8\n" * 3), put("run/V.txt", "1,1,4,4\n" * 3)
+    with_mark(put("got/V/meta_info.ini", "resolution: (64, 48)\n"))
+    assert asked("got10k", tmp_path / "run", tmp_path / "got").metrics["AO"] == 100.0
+
+
+@pytest.mark.parametrize("name", ["root/testing_set.txt", "root/a/out_of_view.txt", "got/a/meta_info.ini", "gt.txt"])
+def test_texts_that_are_not_utf8_are_named(put, tmp_path: Path, name: str):
+    for root in ("root", "got"):
+        put(f"{root}/a/groundtruth.txt", "1,1,4,4\n"), put(f"{root}/a/full_occlusion.txt", "0")
+    put("got/a/groundtruth.txt", "1,1,4,4\n" * 2), put("got/a/cover.label", "8\n8\n")
+    put("root/a/out_of_view.txt", "0"), put("root/testing_set.txt", "a"), put("pred/a.txt", "1,1,4,4\n" * 2), put("p.json", {"0": {}})
+    (tmp_path / name).write_bytes(b"caf\xe9")
+    asked_of = {"root": ("lasot", "pred"), "got": ("got10k", "pred"), "gt.txt": ("charades-sta", "p.json")}
+    gt = name.split("/")[0]
+    benchmark, pred = asked_of[gt]
+    with pytest.raises(UsageError, match=rf"{Path(name).name}: expected UTF-8 text, got 'byte 3 is none'"):
+        asked(benchmark, tmp_path / pred, tmp_path / gt)
+
+
 def test_unknown_names_are_refused(put):
     path = put("x.json", {})
     with pytest.raises(UsageError, match=r"benchmark: expected one of .*tacos.*got 'tacoss'. Did you mean 'tacos'"):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.masks import contour_accuracy, frame_statistics, proposal_objects, region_similarity
+from tpo_lab.scoring.files import read_text
 from tpo_lab.scoring.masks import VOID, Labels, Track, folders, frames, inner_frames, per_track, read_labels, region_and_contour, spread
 from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
 
@@ -66,7 +67,7 @@ def _truth(request: Request) -> dict[str, Path]:
     found = folders(inside if inside.is_dir() else request.gt)
     listed = root / "ImageSets" / "2017" / "val.txt"
     if listed.is_file():
-        names = listed.read_text(encoding="utf-8").split()
+        names = read_text(listed).split()
         found = {name: found[name] for name in names if name in found} or found
     if not found:
         raise UsageError(str(request.gt), expected="a folder of PNGs per sequence", got="none")

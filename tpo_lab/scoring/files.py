@@ -107,13 +107,27 @@ def numbers(where: str, value: Any, columns: int) -> Floats:
     raise UsageError(where, expected=f"a list of lists of {columns} finite numbers", got=value)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file, without a byte order mark.
+
+    Raises:
+        UsageError: a folder, or not UTF-8.
+    """
+    if path.is_dir():
+        raise UsageError(str(path), expected="a file", got="a folder")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(str(path), expected="UTF-8 text", got=f"byte {error.start} is none") from None
+
+
 def read_json(path: Path, *, trailing_commas: bool = False) -> Any:
     """The document of a JSON file.
 
     Raises:
         UsageError: the file is no UTF-8 JSON; line and column are named.
     """
-    text = _text(path)
+    text = read_text(path)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -132,7 +146,7 @@ def read_jsonl(path: Path) -> list[Record]:
         UsageError: a line is no JSON object, or there is none.
     """
     found = []
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -184,7 +198,7 @@ def read_csv(path: Path, columns: Iterable[str]) -> list[Record]:
     Raises:
         UsageError: a column is missing.
     """
-    lines = csv.DictReader(_text(path).splitlines())
+    lines = csv.DictReader(read_text(path).splitlines())
     absent = [name for name in columns if name not in (lines.fieldnames or ())]
     if absent:
         raise UsageError(f"{path}, line 1", expected=f"the columns {', '.join(absent)}", got=lines.fieldnames)
@@ -198,7 +212,7 @@ def read_table(path: Path, columns: int, *, nan: bool = False) -> Floats:
         UsageError: a line has another number of columns or something that is no number, or there is no line.
     """
     found = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         words = re.split(r"[,\s]+", line.strip().strip(","))
         if words == [""]:
             continue
@@ -239,12 +253,3 @@ def numbered(keys: Iterable[str]) -> Iterator[str]:
 def _shown(value: Any) -> Any:
     """The value, or the name of its type where it is too long for a sentence."""
     return value if len(repr(value)) <= _LONGEST_SHOWN else type(value).__name__
-
-
-def _text(path: Path) -> str:
-    if path.is_dir():
-        raise UsageError(str(path), expected="a file", got="a folder")
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(str(path), expected="UTF-8 text", got=f"byte {error.start} is none") from None

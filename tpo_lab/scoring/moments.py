@@ -8,7 +8,7 @@ from typing import Any
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.temporal import moment_ious
-from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, record, records, windows
+from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, read_text, record, records, windows
 from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
 
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -89,7 +89,7 @@ def _rows(path: Path) -> Iterator[Record]:
 
 
 def _charades(path: Path) -> Iterator[Record]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(read_text(path).splitlines()):
         head, found, query = line.partition("##")
         words = head.split()
         where = f"{path}, line {number + 1}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.tracking import TrackCurves, got10k_ious, got10k_scores, lasot_curves, lasot_scores, stacked_lasot_scores
-from tpo_lab.scoring.files import read_table
+from tpo_lab.scoring.files import read_table, read_text
 from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
@@ -81,7 +81,7 @@ def _lasot_truth(root: Path) -> dict[str, Path]:
     found = nested or {name: path for name, path in _text_files(root).items() if name not in _LISTS}
     for listed in (root / "testing_set.txt", root.parent / "testing_set.txt"):
         if listed.is_file():
-            names = set(listed.read_text(encoding="utf-8").split())
+            names = set(read_text(listed).split())
             found = {name: path for name, path in found.items() if name in names}
             break
     if not found:
@@ -98,7 +98,7 @@ def _absent(root: Path, annotation: Path, frames: int) -> NDArray[np.bool_]:
 
 
 def _flags(path: Path, frames: int) -> NDArray[np.bool_]:
-    words = [word for word in re.split(r"[,\s]+", path.read_text(encoding="utf-8").strip()) if word]
+    words = [word for word in re.split(r"[,\s]+", read_text(path).strip()) if word]
     if len(words) != frames or not set(words) <= {"0", "1"}:
         raise UsageError(str(path), expected=f"{frames} flags 0 or 1", got=f"{len(words)} values")
     flags: NDArray[np.bool_] = np.array(words) == "1"
@@ -110,7 +110,7 @@ def _got10k_video(path: Path, truth: Path) -> Floats:
     if len(true) == 1:
         raise UsageError(str(truth), expected="a box per frame", got=1, hint="The test set's boxes are hidden; its server scores them.")
     cover = read_table(truth.parent / "cover.label", 1)[:, 0]
-    meta = (truth.parent / "meta_info.ini").read_text(encoding="utf-8")
+    meta = read_text(truth.parent / "meta_info.ini")
     size = re.search(r"resolution\s*[:=]\s*\(?\s*([\d.]+)\s*,\s*([\d.]+)", meta)
     if size is None:
         raise UsageError(str(truth.parent / "meta_info.ini"), expected="resolution: (W, H)", got=meta[:80])
