@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tpo_lab.errors import UsageError
-from tpo_lab.scoring import BENCHMARKS, Report, Request, score
+from tpo_lab.scoring import BENCHMARKS, Report, Request, choices, score
+from tpo_lab.scoring.files import read_json
 
 ROOT = Path(__file__).parents[2]
 REAL = Path(os.environ.get("TPO_LAB_REAL", ROOT.parent / "shared" / "real"))
@@ -178,6 +179,18 @@ def test_averages_of_questions(put, benchmark: str, official: float, strict: flo
     assert (report.metrics["Avg"], report.detail["parse_failures"]) == (pytest.approx(official), unread)
     assert asked(benchmark, pred, gt, variant="strict").metrics["Avg"] == pytest.approx(strict)
     assert report.metrics["count"] == 50.0 and report.detail["counts"] == {"count": 2, "order": 1}
+
+
+def test_a_prediction_file_is_read_once_and_ids_that_come_twice_are_named(put, monkeypatch: pytest.MonkeyPatch):
+    opened: list[str] = []
+    monkeypatch.setattr(choices, "read_json", lambda path, **options: (opened.append(path.name), read_json(path, **options))[1])
+    gt, rows = put("gt.json", QUESTIONS), [{"id": row["id"], "pred": "A"} for row in QUESTIONS]
+    for name, pred in (("map.json", {"a": "A", "b": "A", "c": "A"}), ("rows.json", rows)):
+        assert asked("mlvu", put(name, pred), gt).metrics["order"] == 100.0
+    assert opened == ["gt.json", "map.json", "gt.json", "rows.json"]
+    for name, both in (("gt.json", (rows, QUESTIONS * 2)), ("p.json", (rows * 2, QUESTIONS))):
+        with pytest.raises(UsageError, match=rf"{name}, \[3\]: expected an id that is not yet taken at .*{name}, \[0\], got 'a'"):
+            asked("mlvu", put("p.json", both[0]), put("gt.json", both[1]))
 
 
 def test_video_mme_template_with_trailing_commas_and_durations(put):

@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 _ANSWERS = ("prediction", "pred", "response", "option", "output_text", "answer")
 _IDS = ("question_id", "id")
+_TASKS = ("task_type", "question_type", "task", "question_type_id")
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,11 @@ class Rule:
         read: (answer, letter) to right, wrong, or None where there is no answer to read.
         drops_unread: whether an answer that cannot be read leaves the denominator; else it is wrong.
         macro: whether Avg is the mean over tasks; else over questions.
-        task: fields of the ground truth that may name the task.
     """
 
     read: Callable[[str, str], bool | None]
     drops_unread: bool = False
     macro: bool = False
-    task: tuple[str, ...] = ("task_type", "question_type", "task", "question_type_id")
 
 
 def _strict(answer: str, letter: str) -> bool | None:
@@ -81,9 +80,8 @@ def scorer(benchmark: str) -> Callable[[Request], Scored]:
 
 
 def _score(request: Request, rule: Rule) -> Scored:
-    questions = list(_questions(request.gt, rule))
-    predicted = _predictions(request.pred, questions)
-    truth = {question.key: question for question in questions}
+    truth = _questions(request.gt)
+    predicted = _predictions(request.pred, truth)
     ids, missing, extra = matched(list(predicted), truth, request, what="question")
     read = _strict if request.variant == "strict" else rule.read
     judged = [read(predicted[key], truth[key].letter) for key in ids]
@@ -104,7 +102,7 @@ def _score(request: Request, rule: Rule) -> Scored:
     if any(durations):
         detail["duration"] = {name: 100 * _average(rows[durations == name], drops=drops, macro=False) for name in sorted(set(durations))}
     stated = {"average": "tasks" if rule.macro else "questions", "unread": "left out" if drops else "wrong"}
-    return Scored(Counts(len(predicted), len(questions), missing, extra, unread), measures, detail, stated)
+    return Scored(Counts(len(predicted), len(truth), missing, extra, unread), measures, detail, stated)
 
 
 def _average(rows: Floats, *, drops: bool, macro: bool) -> float:
@@ -119,26 +117,28 @@ def _average(rows: Floats, *, drops: bool, macro: bool) -> float:
 
 @dataclass(frozen=True)
 class Question:
-    """One question: its id, task, true option, and the texts by which a prediction without an id is found."""
+    """One question: its task, true option, and the text by which a prediction without an id is found."""
 
-    key: str
     task: str
     letter: str
     text: str
     duration: str = ""
 
 
-def _questions(path: Path, rule: Rule) -> Iterator[Question]:
-    rows = list(_rows(path))
-    texts = numbered(_text_key(row) if "question" in row.fields else row.where for _, row in rows)
-    seen: dict[str, str] = {}
-    for (folder_task, row), text in zip(rows, texts, strict=True):
-        task = next((row.text(name) for name in rule.task if name in row.fields), folder_task)
-        key = next((row.text(name) for name in _IDS if name in row.fields), text)
-        if key in seen:
-            raise UsageError(row.where, expected=f"an id that is not yet taken at {seen[key]}", got=key)
-        seen[key] = row.where
-        yield Question(key, task, _letter(row), text, str(row.fields.get("duration", "")) if "videos" in row.fields else "")
+def _questions(path: Path) -> dict[str, Question]:
+    listed = list(_rows(path))
+    texts = list(numbered(_text_key(row) if "question" in row.fields else row.where for _, row in listed))
+    rows = by_id((_text_or(text, row, _IDS), row) for (_, row), text in zip(listed, texts, strict=True))
+    found = {}
+    for (key, row), (folder_task, _), text in zip(rows.items(), listed, texts, strict=True):
+        duration = str(row.fields.get("duration", "")) if "videos" in row.fields else ""
+        found[key] = Question(_text_or(folder_task, row, _TASKS), _letter(row), text, duration)
+    return found
+
+
+def _text_or(other: str, row: Record, names: tuple[str, ...]) -> str:
+    """The text of the first of these fields that the record has, or another one."""
+    return row.text(*names) if any(name in row.fields for name in names) else other
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Record]]:
@@ -154,7 +154,11 @@ def _rows(path: Path) -> Iterator[tuple[str, Record]]:
     if path.suffix == ".jsonl":
         yield from (("all", row) for row in read_jsonl(path))
         return
-    document = read_json(path, trailing_commas=True)
+    yield from _rows_of(path, read_json(path, trailing_commas=True))
+
+
+def _rows_of(path: Path, document: Any) -> Iterator[tuple[str, Record]]:
+    """The rows of a JSON document: a list of questions or of videos with questions, alone or under a key, or lists by task."""
     if isinstance(document, dict):
         document = next((document[name] for name in ("questions", "res_list", "results", "data") if name in document), document)
     if isinstance(document, dict):
@@ -184,25 +188,28 @@ def _letter(row: Record) -> str:
     return found
 
 
-def _predictions(path: Path, questions: list[Question]) -> dict[str, str]:
+def _predictions(path: Path, truth: Mapping[str, Question]) -> dict[str, str]:
     """Answers by the id of their question: found by id, by video and question, or by their place."""
-    document = read_json(path, trailing_commas=True) if path.is_file() and path.suffix == ".json" else None
-    if isinstance(document, Mapping) and document and all(isinstance(each, str) for each in document.values()):
-        return dict(document)
-    rows = [row for _, row in _rows(path)]
-    answers = [_answer(row) for row in rows]
+    if path.suffix == ".json" and path.is_file():
+        document = read_json(path, trailing_commas=True)
+        if isinstance(document, dict) and document and all(isinstance(each, str) for each in document.values()):
+            return document
+        rows = [row for _, row in _rows_of(path, document)]
+    else:
+        rows = [row for _, row in _rows(path)]
     if rows and any(name in rows[0].fields for name in _IDS):
         return {key: _answer(row) for key, row in by_id((row.text(*_IDS), row) for row in rows).items()}
+    answers = [_answer(row) for row in rows]
     if rows and "question" in rows[0].fields:
-        keys = {question.text: question.key for question in questions}
+        keys = {question.text: key for key, question in truth.items()}
         texts = numbered(map(_text_key, rows))
         return {keys.get(text, text): answer for text, answer in zip(texts, answers, strict=True)}
-    if len(rows) != len(questions):
-        raise UsageError(str(path), expected=f"ids, questions, or one row per question ({len(questions)})", got=len(rows))
-    for row, question in zip(rows, questions, strict=True):
+    if len(rows) != len(truth):
+        raise UsageError(str(path), expected=f"ids, questions, or one row per question ({len(truth)})", got=len(rows))
+    for row, (key, question) in zip(rows, truth.items(), strict=True):
         if "gt" in row.fields and _letter(row) != question.letter:
-            raise UsageError(f"{row.where}, gt", expected=f"the answer {question.letter} of {question.key}", got=row.fields["gt"])
-    return {question.key: answer for question, answer in zip(questions, answers, strict=True)}
+            raise UsageError(f"{row.where}, gt", expected=f"the answer {question.letter} of {key}", got=row.fields["gt"])
+    return dict(zip(truth, answers, strict=True))
 
 
 def _answer(row: Record) -> str:
