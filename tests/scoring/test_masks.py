@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tpo_lab.errors import UsageError
-from tpo_lab.scoring import Report, Request, score
+from tpo_lab.scoring import Report, Request, davis, score
+from tpo_lab.scoring.masks import read_labels
 from tpo_lab.scoring.rle import decode_rle
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +170,16 @@ def test_davis_unsupervised_assigns_proposals_in_all_frames_and_ignores_void(tmp
     video(tmp_path / "pred" / "a", [21 * LEFT, LEFT])
     with pytest.raises(UsageError, match=r"00000.png: expected object ids up to 20, the largest number of proposals, got 21"):
         asked("davis", tmp_path, variant="unsupervised")
+
+
+def test_davis_decodes_each_predicted_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    video(tmp_path / "gt" / "a", [LEFT] * 3), video(tmp_path / "pred" / "a", [LEFT] * 3)
+    opened: list[Path] = []
+    monkeypatch.setattr(davis, "read_labels", lambda path, size=None: (opened.append(path), read_labels(path, size))[1])
+    for variant, frames in (("semi-supervised", 1), ("unsupervised", 3)):
+        opened.clear()
+        assert asked("davis", tmp_path, variant=variant).metrics["J"] == 100.0
+        assert len([path for path in opened if "pred" in path.parts]) == frames
 
 
 def test_davis_root_scores_the_validation_set(tmp_path: Path):

@@ -92,12 +92,12 @@ def _unsupervised(sequence: _Sequence) -> list[Track]:
     names = frames(sequence.true)
     first = _objects_only(read_labels(sequence.true / names[0]))
     meaning = "the largest number of proposals"
-    used = max(int(_predicted(sequence.pred / name, first.shape, _MOST_PROPOSALS, meaning).max()) for name in names)
-    objects = int(first.max())
+    predicted = [_predicted(sequence.pred / name, first.shape, _MOST_PROPOSALS, meaning) for name in names]
+    used, objects = max(int(pred.max()) for pred in predicted), int(first.max())
     # a proposal without a pixel makes up for each object above their number
     values = np.zeros((2, max(used, objects), objects, len(names)))
-    for place, name in enumerate(names):
-        pred, labels = read_labels(sequence.pred / name), read_labels(sequence.true / name, first.shape)
+    for place, (name, pred) in enumerate(zip(names, predicted, strict=True)):
+        labels = read_labels(sequence.true / name, first.shape)
         for proposal, each in np.ndindex(values.shape[1:3]):
             masks = pred == proposal + 1, labels == each + 1, labels == VOID
             values[:, proposal, each, place] = region_similarity(*masks), contour_accuracy(*masks)
