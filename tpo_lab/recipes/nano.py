@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from functools import partial
 
 from tpo_lab.recipes.base import Recipe
-from tpo_lab.stages import ALL_TASKS, ASSIGNMENT, CONVERSATION, LORA, WITH_CONVERSATION, Lora, Stage, Switches, head_stage
+from tpo_lab.stages import ALL_TASKS, ASSIGNMENT, CONVERSATION, LORA, WITH_CONVERSATION, CurriculumPart, Lora, Stage, Switches, head_stage
 
-LORA_RATE = 1e-3
-HEAD_RATE = 1e-3
+LORA_RATE = 2e-3
+JOINT_LORA_RATE = 1e-3
+HEAD_RATE = 2e-3
 TOKEN_RATE = 2e-3
 BACKBONE_RATES = {"vision.*": 1e-4, "connector.*": 2e-4}
 HEADS = ("temporal", "mask", "region")
+GROWING = tuple(CurriculumPart(until=until, difficulty=things) for until, things in ((0.1, 1), (0.3, 2), (0.5, 3)))
+"""Clips of one thing at first: with several from the start, the region head learns to point at any of them and stays there."""
 
 _stage = partial(
     Stage,
-    batch_size=16,
-    max_questions=4,
+    batch_size=8,
+    max_questions=8,
     warmup_ratio=0.1,
     min_lr_ratio=0.05,
     weight_decay=0.02,
@@ -29,9 +32,10 @@ _stage = partial(
 def nano() -> Recipe:
     """Few steps at high rates, for a small backbone pretrained on the synthetic world.
 
-    Differs in: rates and lengths; the region head learns from patches as well as from boxes, since nano's pretraining showed it no
-    places finer than words; the whole mask head trains, since no pretrained SAM2 is that small; every head's stage trains the prompt
-    encoders, since all of the world's tasks point at things; the temporal head sees the backbone's own features.
+    Differs in: rates and lengths; the region head learns by a curriculum over the number of things, and from patches as well as from
+    boxes, since nano's pretraining showed it no places finer than words; the whole mask head trains, since no pretrained SAM2 is that
+    small; every head's stage trains the prompt encoders, since all of the world's tasks point at things; the temporal head sees the
+    backbone's own features.
     """
     return Recipe(
         name="nano",
@@ -42,13 +46,15 @@ def nano() -> Recipe:
                 learning_rates={LORA: LORA_RATE},
                 data=dict.fromkeys(HEADS, 1.0),
                 losses={"mlm": 1.0, "assign": 1.0},
-                steps=60,
+                steps=80,
             ),
-            _one_head("temporal", steps=300),
+            _one_head("temporal", steps=120),
             _one_head("mask", steps=400),
-            _one_head("region", steps=400),
-            _joint(ALL_TASKS, "all tasks together", dict.fromkeys(HEADS, 1.0), steps=250),
-            _joint(WITH_CONVERSATION, "all tasks and conversation", dict.fromkeys((*HEADS, CONVERSATION), 1.0), steps=250),
+            _one_head("region", steps=600, curriculum=GROWING),
+            _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=120),
+            _joint(
+                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 2.0, CONVERSATION: 2.0}, steps=200
+            ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
         switches=Switches(region_loss="official", region_head="dense", temporal_features="backbone"),
@@ -59,7 +65,7 @@ def nano() -> Recipe:
     )
 
 
-def _one_head(head: str, *, steps: int) -> Stage:
+def _one_head(head: str, *, steps: int, curriculum: tuple[CurriculumPart, ...] = ()) -> Stage:
     return _stage(
         name=head_stage(head),
         title=f"the {head} head and its task token",
@@ -67,6 +73,7 @@ def _one_head(head: str, *, steps: int) -> Stage:
         data={head: 1.0},
         losses={"mlm": 1.0, "assign": 1.0, head: 1.0},
         steps=steps,
+        curriculum=curriculum,
     )
 
 
@@ -76,7 +83,7 @@ def _joint(name: str, title: str, data: Mapping[str, float], *, steps: int) -> S
     return _stage(
         name=name,
         title=title,
-        learning_rates={**BACKBONE_RATES, LORA: LORA_RATE, **heads, **tokens, "prompts.*": HEAD_RATE},
+        learning_rates={**BACKBONE_RATES, LORA: JOINT_LORA_RATE, **heads, **tokens, "prompts.*": HEAD_RATE},
         data=data,
         losses={"mlm": 1.0, "assign": 1.0, **dict.fromkeys(HEADS, 1.0)},
         steps=steps,
