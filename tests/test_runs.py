@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from tpo_lab import runs
 from tpo_lab.errors import UsageError
-from tpo_lab.runs import RunFolder, commit, environment, read_jsonl, stopwatch, write_json
+from tpo_lab.runs import RunFolder, commit, environment, read_jsonl, save_state, stopwatch, write_json
 
 
 def test_run_folder_writes_its_config_first_and_keeps_it(tmp_path: Path) -> None:
@@ -70,6 +72,17 @@ def test_write_json_never_leaves_half_a_file(tmp_path: Path) -> None:
     write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
+
+
+def test_save_state_never_leaves_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    save_state(path, {"step": 1, "weight": torch.ones(2)})
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        save_state(path, {"step": 2, "weight": lambda: None})
+    assert torch.load(path, weights_only=True)["step"] == 1
+    save_state(path, {"step": 3})
+    assert torch.load(path, weights_only=True) == {"step": 3}
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -55,6 +55,15 @@ def write_json(path: Path, value: Any) -> None:
     _replace_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Save a state of tensors, as `torch.save`, so that a reader finds the old file or the new one, never half of one."""
+    import torch
+
+    partial = path.with_name(path.name + ".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
 def _replace_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -18,6 +18,7 @@ from tpo_lab.datasets.world.scene import scene_at
 from tpo_lab.model import TPOModel
 from tpo_lab.pretraining import language as module
 from tpo_lab.pretraining.language import GROWING, LanguagePretraining, Phase, Round, Stream, pretrain_language
+from tpo_lab.runs import read_jsonl
 
 FEW = LanguagePretraining(rounds=(Round(4, 1e-3, GROWING),), batch_size=2, questions=3, checkpoint_every=2, frozen_tower=0.5)
 MUON = replace(FEW, rounds=(Round(1, 1e-3, GROWING), Round(3, 1e-3, GROWING, places=1, matrices="muon")))
@@ -123,10 +124,9 @@ def pretrained(backbone: NanoBackbone, settings: LanguagePretraining, out: Path)
 
 
 def fresh(build_tiny: Callable[..., TPOModel]) -> NanoBackbone:
-    backbone: NanoBackbone = build_tiny(()).backbone  # type: ignore[assignment]
-    for hooks in (backbone.embedding._forward_hooks, backbone.embedding._forward_pre_hooks):
-        hooks.clear()
-    return backbone
+    model = build_tiny(())
+    model.tokens.detach_hooks()
+    return model.backbone  # type: ignore[return-value]
 
 
 class Stopped(Exception):
@@ -137,6 +137,7 @@ class Stopped(Exception):
 def test_a_stopped_run_goes_on_to_the_same_bits(
     settings: LanguagePretraining, build_tiny: Callable[..., TPOModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "_LOG_EVERY", 1)
     whole = pretrained(fresh(build_tiny), settings, tmp_path / "whole")
     factor, calls = module.lr_factor, list[int]()
 
@@ -152,6 +153,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert torch.load(tmp_path / "parts" / "language.pt", weights_only=True)["step"] == 2
     parts = pretrained(fresh(build_tiny), settings, tmp_path / "parts")
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    assert [line["step"] for line in read_jsonl(tmp_path / "parts" / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
 def test_muon_steps_the_matrices_and_adamw_everything_else(build_tiny: Callable[..., TPOModel], tmp_path: Path) -> None:
@@ -191,7 +193,8 @@ def test_losses_fall_and_are_logged_with_the_phase(tiny_backbone: NanoBackbone, 
     assert (first["step"], last["step"]) == (25, 50)
     assert last["mlm"] < 0.85 * first["mlm"]
     assert last["things"] == settings.rounds[0].things(49)[1]
-    assert json.loads((tmp_path / "config.json").read_text())["rounds"][0]["learning_rate"] == 3e-3
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["rounds"][0]["learning_rate"] == 3e-3 and config["environment"]["torch"] == torch.__version__
 
 
 def test_the_backbone_is_left_without_hooks_and_in_evaluation_mode(tiny_backbone: NanoBackbone, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ Boxes, masks and windows are never targets here: places are words ("top left"). 
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -23,8 +22,12 @@ from tpo_lab.datasets.world.samples import samples_of
 from tpo_lab.datasets.world.scene import sample_scene
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
+from tpo_lab.runs import RunFolder, save_state
 from tpo_lab.sample import Sample
 from tpo_lab.schedules import lr_factor
+
+_STAGE = "language"
+_LOG_EVERY = 25
 
 
 @dataclass(frozen=True)
@@ -191,10 +194,9 @@ class Stream(torch.utils.data.IterableDataset[Batch]):
 
 
 def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, out: Path, workers: int = 1) -> None:
-    """Train the backbone in place; writes config.json, metrics.jsonl and a resumable checkpoint under `out`."""
+    """Train the backbone in place; `out` becomes a run folder with a resumable language.pt."""
     torch.manual_seed(settings.seed)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    run = RunFolder(out, asdict(settings))
     model = TPOModel(backbone)
     named = model.named_parts()
     optimizer = _Optimizer(named, settings)
@@ -204,6 +206,7 @@ def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, 
         backbone.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
+    run.keep_until(_STAGE, start)
     loader = torch.utils.data.DataLoader(
         Stream(model, settings, start), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
     )
@@ -215,20 +218,12 @@ def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, 
         report.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         recent.append(float(report.terms["mlm"].detach()))
-        if (step + 1) % 25 == 0:
+        if (step + 1) % _LOG_EVERY == 0:
             entry, local = settings.at(step)
-            figures = {
-                "step": step + 1,
-                "seconds": round(time.monotonic() - began, 1),
-                "things": entry.things(local)[1],
-                "mlm": sum(recent) / len(recent),
-            }
+            seconds = round(time.monotonic() - began, 1)
+            run.log(stage=_STAGE, step=step + 1, seconds=seconds, things=entry.things(local)[1], mlm=sum(recent) / len(recent))
             recent = []
-            with (out / "metrics.jsonl").open("a") as log:
-                log.write(json.dumps(figures) + "\n")
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
-            partial = checkpoint.with_suffix(".partial")
-            torch.save({"model": backbone.model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, partial)
-            partial.replace(checkpoint)
+            save_state(checkpoint, {"model": backbone.model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
     model.eval()
     model.tokens.detach_hooks()

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from tpo_lab.datasets.world.patches import ATTRIBUTES, PatchBatch, patch_batches
 from tpo_lab.datasets.world.scene import FRAME_SIZE
+from tpo_lab.runs import save_state
 from tpo_lab.schedules import lr_factor
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
@@ -178,11 +179,7 @@ def pretrain_tower(tower: Any, settings: TowerPretraining, *, patch: int, out: P
             scores = _scores(tower, readout, held)
             with (out / "metrics.jsonl").open("a") as log:
                 log.write(json.dumps({"step": step + 1, "seconds": round(time.monotonic() - began, 1), **scores}) + "\n")
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(
-                {"tower": tower.state_dict(), "readout": readout.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
-                partial,
-            )
-            partial.replace(checkpoint)
+            parts = {"tower": tower, "readout": readout, "optimizer": optimizer}
+            save_state(checkpoint, {**{name: part.state_dict() for name, part in parts.items()}, "step": step + 1})
     tower.eval()
     return scores
