@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 import tpo_lab as tpo
 from tpo_lab import checkpoint
 from tpo_lab.errors import UsageError
+from tpo_lab.heads import HEADS, Head, HeadSettings, Visual
+from tpo_lab.heads.cg_detr.settings import NANO
 
 
 def test_build_takes_head_settings_from_the_recipe_and_a_spec_wins() -> None:
@@ -25,6 +29,29 @@ def test_a_recipe_chooses_the_kind_of_a_head_and_a_spec_wins() -> None:
     assert (dense.variant, dense.settings.loss) == ("dense", "official")
     assert tpo.build(heads=({"name": "region", "head": "mlp"},), recipe=nano).head("region").variant == "mlp"
     assert tpo.build(heads=("region",)).head("region").variant == "mlp"
+
+
+@dataclass(frozen=True)
+class GlanceSettings(HeadSettings):
+    vision_dim: int = 0
+
+
+class GlanceHead(Head[Tensor, Tensor]):
+    name, variant, Settings = "glance", "wide", GlanceSettings
+
+    def predict(self, task_embedding: Tensor, visual: Visual) -> Tensor:
+        return task_embedding
+
+    def losses(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+def test_every_head_that_asks_for_the_width_of_the_vision_tower_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HEADS, "glance", {"wide": GlanceHead})
+    cg_detr = {"name": "temporal", "head": "cg-detr", **NANO}
+    model = tpo.build(heads=({"name": "region", "head": "dense"}, cg_detr, "glance"))
+    assert {name: head.settings.vision_dim for name, head in model.heads.items()} == dict.fromkeys(model.heads, model.backbone.vision_size)
+    assert tpo.build(heads=({"name": "glance", "vision_dim": 7},)).head("glance").settings.vision_dim == 7
 
 
 def test_build_refuses_an_unknown_head_with_the_list() -> None:

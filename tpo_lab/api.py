@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from tpo_lab import checkpoint
 from tpo_lab.backbones import Backbone, load_backbone, shipped
 from tpo_lab.errors import UsageError
-from tpo_lab.heads import build_head
+from tpo_lab.heads import build_head, head_class
 from tpo_lab.model import TPOModel
 from tpo_lab.recipes import Recipe
 from tpo_lab.stages import Switches
@@ -41,12 +42,10 @@ def build(
 def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backbone) -> dict[str, Any]:
     """Head settings that a recipe's switches or the backbone decide."""
     decided: dict[str, Any] = {}
-    if spec.get("name") == "region":
-        if switches is not None:
-            decided |= {"loss": switches.region_loss, "head": switches.region_head}
-        if {**decided, **spec}.get("head") == "dense":
-            decided["vision_dim"] = backbone.vision_size
-    if spec.get("name") == "temporal" and spec.get("head") == "cg-detr":
+    if spec.get("name") == "region" and switches is not None:
+        decided |= {"loss": switches.region_loss, "head": switches.region_head}
+    chosen = head_class(str(spec.get("name", "")), spec.get("head", decided.get("head")))
+    if any(field.name == "vision_dim" for field in fields(chosen.Settings)):
         decided["vision_dim"] = backbone.vision_size
     return decided
 

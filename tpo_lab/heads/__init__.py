@@ -30,6 +30,7 @@ __all__ = [
     "SimpleTemporalSettings",
     "Visual",
     "build_head",
+    "head_class",
     "register",
 ]
 
@@ -60,6 +61,20 @@ def register(head: HeadClass) -> HeadClass:
     return head
 
 
+def head_class(name: str, variant: str | None = None) -> type[Head[Any, Any]]:
+    """The registered class of a name and variant; the name's first variant where None.
+
+    Raises:
+        UsageError: an unknown name or variant; the message lists the valid ones.
+    """
+    if name not in HEADS:
+        raise unknown_name("head", name, HEADS)
+    variant = variant or next(iter(HEADS[name]))
+    if variant not in HEADS[name]:
+        raise unknown_name(f"variant of the {name} head", variant, HEADS[name])
+    return HEADS[name][variant]
+
+
 def build_head(
     name_or_spec: str | Mapping[str, Any],
     embed_dim: int,
@@ -81,17 +96,11 @@ def build_head(
         UsageError: an unknown name, variant or setting; the message lists the valid ones.
     """
     spec = {"name": name_or_spec} if isinstance(name_or_spec, str) else dict(name_or_spec)
-    name, variant = str(spec.pop("name", "")), head or spec.pop("head", None)
-    spec.pop("head", None)
-    if name not in HEADS:
-        raise unknown_name("head", name, HEADS)
-    variant = variant or next(iter(HEADS[name]))
-    if variant not in HEADS[name]:
-        raise unknown_name(f"variant of the {name} head", variant, HEADS[name])
-    cls = HEADS[name][variant]
+    name, variant = str(spec.pop("name", "")), spec.pop("head", None)
+    cls = head_class(name, head or variant)
     chosen = {**spec, **settings}
     valid = [field.name for field in fields(cls.Settings)]
     for key in chosen:
         if key not in valid:
-            raise unknown_name(f"setting of the {name} head ({variant})", key, valid)
+            raise unknown_name(f"setting of the {name} head ({cls.variant})", key, valid)
     return cls(embed_dim, cls.Settings(**chosen), **(parts or {}))
