@@ -227,6 +227,21 @@ def test_lasot_folders_and_got10k_frames(put, tmp_path: Path):
     assert asked("got10k", tmp_path / "run", tmp_path / "got").metrics == pytest.approx(dict.fromkeys(("AO", "SR@0.5", "SR@0.75"), 100 / 6))
 
 
+def test_lasot_root_holds_sequences_by_class_and_images_are_not_looked_at(put, tmp_path: Path):
+    put("pred/cat-1.txt", "10,20,4,5\n" * 2), put("root/cat/cat-1/img/groundtruth.txt", "")
+    for name, text in (("groundtruth", "10,20,4,5\n" * 2), ("full_occlusion", "0,0"), ("out_of_view", "0,0")):
+        put(f"root/cat/cat-1/{name}.txt", text)
+    for root in ("root", "root/cat", "root/cat/cat-1"):
+        assert asked("lasot", tmp_path / "pred", tmp_path / root).metrics["P"] == 100.0
+
+
+@pytest.mark.parametrize("benchmark", ["lasot", "got10k"])
+def test_a_file_in_place_of_a_folder_of_tracks_is_named(put, tmp_path: Path, benchmark: str):
+    put("gt/V/groundtruth.txt", "1,1,4,4\n" * 2)
+    with pytest.raises(UsageError, match=r"V.txt: expected a folder, got 'a file'"):
+        asked(benchmark, put("V.txt", "1,1,4,4\n" * 2), tmp_path / "gt")
+
+
 def test_lasot_intervals_are_over_videos(put, tmp_path: Path):
     for name, flags in (("cat-1", "0\n0\n0\n1\n"), ("cat-2", "0\n0\n0\n0\n")):
         put(f"annos/{name}.txt", "10,20,4,5\n" * 4), put(f"annos/absent/{name}.txt", flags), put(f"pred/{name}.txt", "10,20,4,5\n" * 4)

@@ -107,6 +107,26 @@ def numbers(where: str, value: Any, columns: int) -> Floats:
     raise UsageError(where, expected=f"a list of lists of {columns} finite numbers", got=value)
 
 
+def entries(root: Path) -> list[Path]:
+    """What a folder holds, in order.
+
+    Raises:
+        UsageError: `root` is no folder.
+    """
+    if not root.is_dir():
+        raise UsageError(str(root), expected="a folder", got="a file" if root.exists() else "nothing")
+    return sorted(root.iterdir())
+
+
+def folders(root: Path) -> dict[str, Path]:
+    """The folders in a folder, by name, in order.
+
+    Raises:
+        UsageError: `root` is no folder.
+    """
+    return {path.name: path for path in entries(root) if path.is_dir()}
+
+
 def read_text(path: Path) -> str:
     """The text of a file, without a byte order mark.
 

@@ -107,17 +107,6 @@ def _check_size(path: Path, found: tuple[int, ...], size: tuple[int, ...] | None
         raise UsageError(str(path), expected="the size of the true mask, {} x {}".format(*size), got="{} x {}".format(*found))
 
 
-def folders(root: Path) -> dict[str, Path]:
-    """The folders in a folder, by name, in order.
-
-    Raises:
-        UsageError: `root` is no folder.
-    """
-    if not root.is_dir():
-        raise UsageError(str(root), expected="a folder", got="a file" if root.exists() else "nothing")
-    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
-
-
 def frames(folder: Path) -> list[str]:
     """The names of the PNG files of a folder, in order.
 

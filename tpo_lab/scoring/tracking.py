@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.tracking import TrackCurves, got10k_ious, got10k_scores, lasot_curves, lasot_scores, stacked_lasot_scores
-from tpo_lab.scoring.files import read_table, read_text
+from tpo_lab.scoring.files import entries, folders, read_table, read_text
 from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
@@ -77,8 +77,9 @@ def _ratio(column: int) -> Statistic:
 
 
 def _lasot_truth(root: Path) -> dict[str, Path]:
-    nested = {path.parent.name: path for path in sorted(root.glob("**/groundtruth.txt"))}
-    found = nested or {name: path for name, path in _text_files(root).items() if name not in _LISTS}
+    # a sequence, a folder of sequences, or one of classes; deeper lie only images, whose names take long to list
+    levels = (sorted(root.glob(f"{above}groundtruth.txt")) for above in ("", "*/", "*/*/"))
+    found = {path.parent.name: path for path in next(filter(None, levels), [])} or _text_files(root)
     for listed in (root / "testing_set.txt", root.parent / "testing_set.txt"):
         if listed.is_file():
             names = set(read_text(listed).split())
@@ -120,11 +121,9 @@ def _got10k_video(path: Path, truth: Path) -> Floats:
 
 
 def _runs(root: Path) -> dict[str, list[Path]]:
-    nested = {path.name: sorted(path.glob(f"{path.name}_[0-9][0-9][0-9].txt")) for path in sorted(root.iterdir()) if path.is_dir()}
+    nested = {name: sorted(path.glob(f"{name}_[0-9][0-9][0-9].txt")) for name, path in folders(root).items()}
     return {name: paths for name, paths in nested.items() if paths} or {name: [path] for name, path in _text_files(root).items()}
 
 
 def _text_files(root: Path) -> dict[str, Path]:
-    if not root.is_dir():
-        raise UsageError(str(root), expected="a folder", got="a file" if root.exists() else "nothing")
-    return {path.stem: path for path in sorted(root.glob("*.txt")) if path.stem not in _LISTS}
+    return {path.stem: path for path in entries(root) if path.suffix == ".txt" and path.stem not in _LISTS}
