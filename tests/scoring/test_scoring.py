@@ -280,6 +280,7 @@ def test_missing_and_extra_ids_are_listed_and_counted(put):
         ('{"qid": 1, "windows": []}', r"line 1: expected the field 'pred_relevant_windows' or"),
         ('{"qid": 1}\n{"qid": 1}', r"line 2: expected an id that is not yet taken at .*line 1, got '1'"),
         ('{"vid": 1}', r"line 1: expected the field 'qid', got \['vid'\]"),
+        ('{"qid": [1]}', r"line 1, qid: expected a text, got \[1\]"),
         ("[1]", r"line 1: expected an object with fields, got \[1\]"),
     ],
 )
@@ -362,6 +363,24 @@ def test_texts_that_are_not_utf8_are_named(put, tmp_path: Path, name: str):
     benchmark, pred = asked_of[gt]
     with pytest.raises(UsageError, match=rf"{Path(name).name}: expected UTF-8 text, got 'byte 3 is none'"):
         asked(benchmark, tmp_path / pred, tmp_path / gt)
+
+
+def test_the_field_that_is_there_is_the_one_that_is_named(put):
+    gt = put("gt.json", [{"sent_id": [7], "bbox": [0, 0, 4, 4]}])
+    with pytest.raises(UsageError, match=r"gt.json, \[0\], sent_id: expected a text, got \[7\]"):
+        asked("refcoco", gt, gt)
+    gt, pred = put("gt.jsonl", TRUE_ROWS), put("p.jsonl", [{"qid": row["qid"], "windows": []} for row in TRUE_ROWS])
+    for benchmark, name in (("charades-sta", "pred_relevant_windows"), ("nlq", "predicted_times")):
+        with pytest.raises(UsageError, match=rf"p.jsonl, line 1: expected the field '{name}', got \['qid', 'windows'\]"):
+            asked(benchmark, pred, gt)
+
+
+def test_scores_of_windows_are_left_out(put):
+    gt, scored = put("gt.jsonl", TRUE_ROWS), [{"qid": n, "pred_relevant_windows": [[0, 4, 0.9], [8, 9]]} for n in (1, 2, 3)]
+    for benchmark in ("charades-sta", "nlq"):
+        assert asked(benchmark, put("p.jsonl", scored), gt).metrics["mIoU"] == pytest.approx(100 / 3)
+        with pytest.raises(UsageError, match=r"line 1, pred_relevant_windows: expected a list of lists of 2 numbers, got 'x'"):
+            asked(benchmark, put("x.jsonl", [{"qid": n, "pred_relevant_windows": "x"} for n in (1, 2, 3)]), gt)
 
 
 def test_unknown_names_are_refused(put):

@@ -213,7 +213,7 @@ def _predictions(path: Path, truth: Mapping[str, Question]) -> dict[str, str]:
 
 
 def _answer(row: Record) -> str:
-    value = row.value(*(name for name in _ANSWERS if name in row.fields or name == _ANSWERS[0]))
+    value = row.value(row.named(*_ANSWERS))
     if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
         raise UsageError(f"{row.where}, prediction", expected="a text", got=value)
     return "" if value is None else str(value)

@@ -37,16 +37,20 @@ class Record:
         Raises:
             UsageError: it has none of them.
         """
-        for name in names:
-            if name in self.fields:
-                return self.fields[name]
-        raise UsageError(self.where, expected=f"the field {' or '.join(map(repr, names))}", got=sorted(self.fields)[:20])
+        name = self.named(*names)
+        if name not in self.fields:
+            raise UsageError(self.where, expected=f"the field {' or '.join(map(repr, names))}", got=sorted(self.fields)[:20])
+        return self.fields[name]
+
+    def named(self, *names: str) -> str:
+        """The first of these fields that the record has; the first name where it has none of them."""
+        return next((name for name in names if name in self.fields), names[0])
 
     def text(self, *names: str) -> str:
         """A text, or a number as its text."""
         value = self.value(*names)
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise UsageError(f"{self.where}, {names[0]}", expected="a text", got=value)
+            raise UsageError(f"{self.where}, {self.named(*names)}", expected="a text", got=value)
         return str(value)
 
     def number(self, name: str) -> float:
@@ -84,6 +88,13 @@ def windows(where: str, value: Any, *, columns: int = 2, ordered: bool = True, l
         expected = f"a window with start {'<' if lengths else '<='} end"
         raise UsageError(f"{where}[{place}]", expected=expected, got=found[place].tolist())
     return found
+
+
+def without_scores(rows: Any) -> Any:
+    """A list of windows (start, end, score) as (start, end); anything else as it is, for `windows` to refuse."""
+    if not isinstance(rows, list):
+        return rows
+    return [row[:2] if isinstance(row, list) and len(row) == 3 else row for row in rows]
 
 
 def numbers(where: str, value: Any, columns: int) -> Floats:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.temporal import moment_ious
-from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, read_text, record, records, windows
+from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, read_text, record, records, windows, without_scores
 from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
 
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -39,13 +39,12 @@ def _score(request: Request, *, epsilon: float) -> Scored:
 
 def _first(row: Record, *, ordered: bool) -> Any:
     """The first window [1, 2] of a prediction, or none [0, 2]."""
-    name = "pred_relevant_windows" if "pred_relevant_windows" in row.fields else "timestamp"
+    name = row.named("pred_relevant_windows", "timestamp")
     value = row.value(name)
     if name == "timestamp" and isinstance(value, list) and len(value) == 2 and not isinstance(value[0], list):
         value = [value]
-    if isinstance(value, list):
-        value = [each[:2] if isinstance(each, list) and len(each) == 3 else each for each in value[:1]]
-    return windows(f"{row.where}, {name}", value, ordered=ordered)
+    first = value[:1] if isinstance(value, list) else value
+    return windows(f"{row.where}, {name}", without_scores(first), ordered=ordered)
 
 
 def _predictions(path: Path, *, rows_by_text: bool) -> tuple[dict[str, Record], bool]:

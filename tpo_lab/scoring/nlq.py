@@ -11,7 +11,7 @@ import numpy as np
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.moment_retrieval import hits_at
 from tpo_lab.metrics.temporal import moment_ious
-from tpo_lab.scoring.files import Record, by_id, read_json, read_jsonl, record, records, windows
+from tpo_lab.scoring.files import Record, by_id, read_json, read_jsonl, record, records, windows, without_scores
 from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
 
 
@@ -32,11 +32,8 @@ def score_nlq(request: Request) -> Scored:
 
 
 def _windows(row: Record, *, ordered: bool) -> Any:
-    name = "predicted_times" if "predicted_times" in row.fields else "pred_relevant_windows"
-    value = row.value(name)
-    if isinstance(value, list):
-        value = [each[:2] if isinstance(each, list) and len(each) == 3 else each for each in value]
-    return windows(f"{row.where}, {name}", value, ordered=ordered)
+    name = row.named("predicted_times", "pred_relevant_windows")
+    return windows(f"{row.where}, {name}", without_scores(row.value(name)), ordered=ordered)
 
 
 def _predictions(path: Path) -> Iterator[tuple[str, Record]]:

@@ -48,7 +48,7 @@ def _keyed(path: Path) -> list[tuple[str, Record]]:
 
 
 def _prediction(row: Record) -> Any:
-    name = next((name for name in _PRED_FIELDS if name in row.fields), _PRED_FIELDS[0])
+    name = row.named(*_PRED_FIELDS)
     value = row.value(name)
     return None if value is None or value == [] else numbers(f"{row.where}, {name}", [value], 4)[0]
 

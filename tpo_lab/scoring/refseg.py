@@ -87,8 +87,7 @@ def _true_image(path: Path, binary: bool) -> tuple[Bools, Bools | None]:
 
 
 def _value(row: Record, names: tuple[str, ...]) -> Any:
-    name = next((name for name in names if name in row.fields), names[0])
-    value = row.value(name)
+    value = row.value(row.named(*names))
     return None if value is None or value == [] else value
 
 
