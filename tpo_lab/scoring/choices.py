@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics import multiple_choice as rules
 from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, records
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
 
@@ -82,7 +82,7 @@ def scorer(benchmark: str) -> Callable[[Request], Scored]:
 def _score(request: Request, rule: Rule) -> Scored:
     truth = _questions(request.gt)
     predicted = _predictions(request.pred, truth)
-    ids, missing, extra = matched(list(predicted), truth, request, what="question")
+    ids, counts = matched(list(predicted), truth, request, what="question")
     read = _strict if request.variant == "strict" else rule.read
     judged = [read(predicted[key], truth[key].letter) for key in ids]
     tasks = sorted({truth[key].task for key in ids})
@@ -102,7 +102,7 @@ def _score(request: Request, rule: Rule) -> Scored:
     if any(durations):
         detail["duration"] = {name: 100 * _average(rows[durations == name], drops=drops, macro=False) for name in sorted(set(durations))}
     stated = {"average": "tasks" if rule.macro else "questions", "unread": "left out" if drops else "wrong"}
-    return Scored(Counts(len(predicted), len(truth), missing, extra, unread), measures, detail, stated)
+    return Scored(replace(counts, unparsable=unread), measures, detail, stated)
 
 
 def _average(rows: Floats, *, drops: bool, macro: bool) -> float:

@@ -12,7 +12,7 @@ from tpo_lab.errors import UsageError
 from tpo_lab.metrics.masks import contour_accuracy, frame_statistics, proposal_objects, region_similarity
 from tpo_lab.scoring.files import folders, read_text
 from tpo_lab.scoring.masks import VOID, Labels, Track, frames, inner_frames, per_track, read_labels, region_and_contour, spread
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def score_davis(request: Request) -> Scored:
     Source: DAVIS 2017 evaluation. Differs in: images of the frames are not asked for, so every true PNG is a frame.
     """
     truth, predicted = _truth(request), folders(request.pred)
-    names, missing, extra = matched(list(predicted), truth, request, what="sequence")
+    names, counts = matched(list(predicted), truth, request, what="sequence")
     semi = request.variant == _SEMI_SUPERVISED
     work = [_Sequence(name, predicted[name], truth[name]) for name in names]
     tracks = [each for found in spread(_semi_supervised if semi else _unsupervised, work, request) for each in found]
@@ -57,7 +57,7 @@ def score_davis(request: Request) -> Scored:
         "void": "background" if semi else "ignored",
         "objects": "of the first frame",
     }
-    return Scored(Counts(len(predicted), len(truth), missing, extra), measures, {"objects": per_track(tracks)}, rules)
+    return Scored(counts, measures, {"objects": per_track(tracks)}, rules)
 
 
 def _truth(request: Request) -> dict[str, Path]:

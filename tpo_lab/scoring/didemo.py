@@ -10,7 +10,7 @@ import numpy as np
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.segments import segment_scores
 from tpo_lab.scoring.files import Record, by_id, read_json, read_records, records
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 MOMENTS = frozenset((first, last) for first in range(6) for last in range(first, 6))
 
@@ -23,11 +23,11 @@ def score_didemo(request: Request) -> Scored:
     """
     truth = by_id((row.text("annotation_id"), row) for row in read_records(request.gt))
     predicted = by_id(_predictions(request.pred, list(truth)))
-    ids, missing, extra = matched(list(predicted), truth, request, what="annotation_id")
+    ids, counts = matched(list(predicted), truth, request, what="annotation_id")
     rows = [segment_scores(_ranked(predicted[key]), _moments(truth[key], "times")) for key in ids]
     ranks, ious = np.array(rows).T
     measures = {"rank@1": Measure(ranks <= 1), "rank@5": Measure(ranks <= 5), "mIoU": Measure(ious)}
-    return Scored(Counts(len(predicted), len(truth), missing, extra), measures, rules={"annotators": 3})
+    return Scored(counts, measures, rules={"annotators": 3})
 
 
 def _predictions(path: Path, truth: list[str]) -> Iterator[tuple[str, Record]]:

@@ -12,7 +12,7 @@ import numpy as np
 from tpo_lab.errors import UsageError
 from tpo_lab.scoring.files import Record, folders, read_json, record
 from tpo_lab.scoring.masks import Bools, Track, per_track, read_labels, read_mask, region_and_contour, spread, track
-from tpo_lab.scoring.report import Counts, Request, Scored, matched
+from tpo_lab.scoring.report import Request, Scored, matched
 from tpo_lab.scoring.rle import decode_rle
 
 _META = "meta_expressions.json"
@@ -75,7 +75,7 @@ def score_ref_youtube_vos(request: Request) -> Scored:
 def _score(request: Request, truth: Mapping[str, _Expression], tracked: Callable[[_Expression], Track], pred: Path | None = None) -> Scored:
     videos = folders(pred or request.pred)
     predicted = {f"{video}/{name}" for video, path in videos.items() for name in folders(path)}
-    names, missing, extra = matched(sorted(predicted), truth, request, what="expression")
+    names, counts = matched(sorted(predicted), truth, request, what="expression")
     for name, each in truth.items():
         if name not in predicted and each.pred.parent.name in videos:
             hint = "Only a video without a folder can be missing."
@@ -83,7 +83,6 @@ def _score(request: Request, truth: Mapping[str, _Expression], tracked: Callable
     found = dict(zip(names, spread(tracked, [truth[name] for name in names], request), strict=True))
     nothing = np.zeros(1)
     tracks = [found.get(name, Track(name, nothing, nothing)) for name in truth]
-    counts = Counts(len(predicted), len(truth), missing, extra)
     rules = {"frames": "all", "missing video": "J = F = 0"}
     return Scored(counts, region_and_contour(tracks), {"expressions": per_track(tracks)}, rules)
 

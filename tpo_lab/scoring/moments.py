@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.temporal import moment_ious
 from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, read_text, record, records, windows, without_scores
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 _VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov"}
@@ -28,13 +29,13 @@ def score_hirest(request: Request) -> Scored:
 def _score(request: Request, *, epsilon: float) -> Scored:
     predicted, by_text = _predictions(request.pred, rows_by_text=request.gt.suffix != ".jsonl")
     truth = by_id(_truth(request.gt, by_text=by_text))
-    ids, missing, extra = matched(list(predicted), truth, request, what="query")
+    ids, counts = matched(list(predicted), truth, request, what="query")
     given = [_first(predicted[key], ordered=not request.allow_missing) for key in ids]
     true = [truth[key].windows("relevant_windows", some=True) for key in ids]
     ious = moment_ious(given, true, epsilon=epsilon)
     unparsable = int(sum(not len(each) or each[0, 1] < each[0, 0] for each in given))
     measures = {f"R1@{threshold}": Measure(ious >= threshold) for threshold in THRESHOLDS} | {"mIoU": Measure(ious)}
-    return Scored(Counts(len(predicted), len(truth), missing, extra, unparsable), measures, rules={"iou": ">=", "epsilon": epsilon})
+    return Scored(replace(counts, unparsable=unparsable), measures, rules={"iou": ">=", "epsilon": epsilon})
 
 
 def _first(row: Record, *, ordered: bool) -> Any:

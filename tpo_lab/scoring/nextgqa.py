@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.grounded_qa import grounding
 from tpo_lab.scoring.files import Record, by_id, read_csv, read_json, record, windows
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 
 def score_nextgqa(request: Request) -> Scored:
@@ -26,7 +27,7 @@ def score_nextgqa(request: Request) -> Scored:
     rows = read_csv(request.gt_qa, ("video_id", "qid", "answer", "type"))
     questions = by_id((f"{row.text('video_id')}_{row.text('qid')}", row) for row in rows)
     answers = _by_key(request.pred_qa)
-    ids, missing, extra = matched(list(spans), truth, request, what="question")
+    ids, counts = matched(list(spans), truth, request, what="question")
     given = [_span(request, spans[key], truth[key]) for key in ids]
     met = np.array([grounding(span, truth[key].windows("spans", some=True)) for span, key in zip(given, ids, strict=True)])
     # the tool asks for the answer only where the span is right, we ask for all
@@ -45,7 +46,7 @@ def score_nextgqa(request: Request) -> Scored:
     }
     unparsable = int(sum(span[1] < span[0] for span in given))
     detail = {"Acc@QA": _by_type(asked, questions, right)}
-    return Scored(Counts(len(spans), len(truth), missing, extra, unparsable), measures, detail, {"iou": ">=", "iop": ">="})
+    return Scored(replace(counts, unparsable=unparsable), measures, detail, {"iou": ">=", "iop": ">="})
 
 
 def _truth(path: Path) -> dict[str, Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from tpo_lab.errors import UsageError
 from tpo_lab.metrics.moment_retrieval import hits_at
 from tpo_lab.metrics.temporal import moment_ious
 from tpo_lab.scoring.files import Record, by_id, read_json, read_jsonl, record, records, windows, without_scores
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 
 def score_nlq(request: Request) -> Scored:
     """Scores the challenge's JSON, or rows in the QVHighlights form; a true window without length is never met."""
     predicted, truth = by_id(_predictions(request.pred)), by_id(_truth(request.gt))
-    ids, missing, extra = matched(list(predicted), truth, request, what="query")
+    ids, counts = matched(list(predicted), truth, request, what="query")
     given = [_windows(predicted[key], ordered=not request.allow_missing) for key in ids]
     true = np.concatenate([truth[key].windows("relevant_windows", some=True)[:1] for key in ids])
     measures = {
@@ -28,7 +29,7 @@ def score_nlq(request: Request) -> Scored:
     }
     measures["mIoU"] = Measure(moment_ious([each[:1] for each in given], list(true[:, None])))
     unparsable = int(sum(not len(each) or bool((each[:, 1] < each[:, 0]).any()) for each in given))
-    return Scored(Counts(len(predicted), len(truth), missing, extra, unparsable), measures, rules={"iou": ">"})
+    return Scored(replace(counts, unparsable=unparsable), measures, rules={"iou": ">"})
 
 
 def _windows(row: Record, *, ordered: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tpo_lab.metrics.highlights import highlight_average_precisions, highlight_h
 from tpo_lab.metrics.moment_retrieval import AP_THRESHOLDS, LENGTH_RANGES_SEC, average_precisions, in_length_range
 from tpo_lab.metrics.temporal import moment_ious
 from tpo_lab.scoring.files import Record, by_id, read_jsonl
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +40,7 @@ def score_qvhighlights(request: Request) -> Scored:
     """Scores a submission of JSONL rows with `pred_relevant_windows`, `pred_saliency_scores`, or both."""
     truth = by_id((row.text("qid"), row) for row in read_jsonl(request.gt))
     predicted = by_id((row.text("qid"), row) for row in read_jsonl(request.pred))
-    ids, missing, extra = matched(list(predicted), truth, request, what="qid")
+    ids, counts = matched(list(predicted), truth, request, what="qid")
     rows, true = [predicted[key] for key in ids], [truth[key] for key in ids]
     measures: dict[str, Measure] = {}
     detail: dict[str, Any] = {}
@@ -55,8 +56,7 @@ def score_qvhighlights(request: Request) -> Scored:
     if not measures:
         got = sorted(rows[0].fields)
         raise UsageError(rows[0].where, expected="the field 'pred_relevant_windows' or 'pred_saliency_scores'", got=got)
-    counts = Counts(len(predicted), len(truth), missing, extra, unparsable)
-    return Scored(counts, measures, detail, {"iou": ">=", "windows_per_query": 10, "clip_sec": CLIP_SEC})
+    return Scored(replace(counts, unparsable=unparsable), measures, detail, {"iou": ">=", "windows_per_query": 10, "clip_sec": CLIP_SEC})
 
 
 def _moments(rows: list[Record], true: list[Record], *, ordered: bool) -> tuple[dict[str, dict[str, dict[str, Measure]]], int]:

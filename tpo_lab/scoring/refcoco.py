@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.region import rec_ious
 from tpo_lab.scoring.files import Record, by_id, numbered, numbers, read_records
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 _ID_FIELDS = ("id", "question_id", "sent_id")
 _PRED_FIELDS = ("pred_bbox", "pred_box", "prediction", "pred", "bbox")
@@ -22,14 +23,13 @@ def score_refcoco(request: Request) -> Scored:
     Rows have an `id`, or `img_path` and `expression`. The prediction is `pred_bbox`; null, or four numbers that are no box, are a miss.
     """
     truth, predicted = (by_id(_keyed(path)) for path in (request.gt, request.pred))
-    ids, missing, extra = matched(list(predicted), truth, request, what="expression")
+    ids, counts = matched(list(predicted), truth, request, what="expression")
     boxes = [_prediction(predicted[key]) for key in ids]
     ious = rec_ious(boxes, [_true(truth[key]) for key in ids])
     strict = request.variant == "strict"
     unparsable = int(sum(box is None or box[2] < box[0] or box[3] < box[1] for box in boxes))
     measures = {"Acc@0.5": Measure(ious > 0.5 if strict else ious >= 0.5), "mIoU": Measure(ious)}
-    counts = Counts(len(predicted), len(truth), missing, extra, unparsable)
-    return Scored(counts, measures, _by_set(ids, truth, ious, strict), {"iou": ">" if strict else ">="})
+    return Scored(replace(counts, unparsable=unparsable), measures, _by_set(ids, truth, ious, strict), {"iou": ">" if strict else ">="})
 
 
 def _by_set(ids: list[str], truth: dict[str, Record], ious: Any, strict: bool) -> dict[str, Any]:

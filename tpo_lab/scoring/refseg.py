@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tpo_lab.errors import MissingExtraError, UsageError
 from tpo_lab.metrics.masks import cumulative_iou, object_ious, overlap
 from tpo_lab.scoring.files import Record, by_id, read_records
 from tpo_lab.scoring.masks import VOID, Bools, frames, read_labels, read_mask, spread
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 from tpo_lab.scoring.rle import decode_rle
 
 _IDS = ("id", "question_id", "sent_id", "ref_id")
@@ -38,14 +38,13 @@ def score_refseg(request: Request) -> Scored:
     Source: LISA, validation: the mean of an image's objects weighs as many times as it has objects, so it is a mean over objects.
     """
     truth, predicted = _read(request.gt), _read(request.pred)
-    ids, missing, extra = matched(list(predicted), truth, request, what="expression")
+    ids, counts = matched(list(predicted), truth, request, what="expression")
     work = [_Pair(predicted[key], truth[key], request.variant == "binary") for key in ids]
     rows = np.array(spread(_overlap, work, request))
     measures = {"gIoU": Measure(object_ious(rows)), "cIoU": Measure(rows, statistic=cumulative_iou)}
     unparsable = sum(isinstance(each, Record) and _value(each, _PRED) is None for each in (predicted[key] for key in ids))
-    counts = Counts(len(predicted), len(truth), missing, extra, unparsable)
     rules = {"iou": _EPS_NOTE, "void": "none" if request.variant == "binary" else "ignored"}
-    return Scored(counts, measures, rules=rules)
+    return Scored(replace(counts, unparsable=unparsable), measures, rules=rules)
 
 
 def _read(path: Path) -> dict[str, Record] | dict[str, Path]:

@@ -122,8 +122,8 @@ class Scored:
 
 def matched(
     predicted: Collection[str], true: Sequence[str] | Mapping[str, Any], request: Request, *, what: str
-) -> tuple[list[str], int, int]:
-    """The ids that both sides have, in the order of the ground truth, and how many are missing and extra.
+) -> tuple[list[str], Counts]:
+    """The ids that both sides have, in the order of the ground truth, and the counts of records, none unparsable as yet.
 
     Args:
         predicted: ids of the predictions.
@@ -144,7 +144,7 @@ def matched(
     shared = [key for key in true if key in given]
     if not shared:
         raise UsageError(str(request.pred), expected=f"a {what} of {request.gt.name}", got=_Listed("extra", extra))
-    return shared, len(missing), len(extra)
+    return shared, Counts(len(given), len(wanted), len(missing), len(extra))
 
 
 class _Listed:

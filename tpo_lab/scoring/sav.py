@@ -11,7 +11,7 @@ from tpo_lab.errors import UsageError
 from tpo_lab.metrics.masks import contour_accuracy, region_similarity
 from tpo_lab.scoring.files import folders
 from tpo_lab.scoring.masks import Labels, Track, frames, inner_frames, per_track, read_labels, region_and_contour, spread
-from tpo_lab.scoring.report import Counts, Request, Scored, matched
+from tpo_lab.scoring.report import Request, Scored, matched
 
 _ANNOTATIONS = ("Annotations_6fps", "Annotations")
 
@@ -40,7 +40,7 @@ def score_sav(request: Request) -> Scored:
     """
     root = next((request.gt / name for name in _ANNOTATIONS if (request.gt / name).is_dir()), request.gt)
     truth, predicted = folders(root), folders(request.pred)
-    names, missing, extra = matched(list(predicted), truth, request, what="video")
+    names, counts = matched(list(predicted), truth, request, what="video")
     work = [each for name in names for each in _folders(name, predicted[name], truth[name], request.variant == "all-frames")]
     found = spread(_objects, work, request)
     tracks = [each for tracks in found for each in tracks]
@@ -48,7 +48,7 @@ def score_sav(request: Request) -> Scored:
         raise UsageError(str(root), expected="an object in a true frame that counts", got="none")
     detail = {"objects": per_track(tracks), "left_out": [each.name for each, tracks in zip(work, found, strict=True) if not tracks]}
     rules = {"frames": "all" if request.variant == "all-frames" else "without first and last", "objects": "from the first frame with them"}
-    return Scored(Counts(len(predicted), len(truth), missing, extra), region_and_contour(tracks), detail, rules)
+    return Scored(counts, region_and_contour(tracks), detail, rules)
 
 
 def _folders(name: str, pred: Path, true: Path, all_frames: bool) -> list[_Folder]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.tracking import TrackCurves, got10k_ious, got10k_scores, lasot_curves, lasot_scores, stacked_lasot_scores
 from tpo_lab.scoring.files import entries, folders, read_table, read_text
-from tpo_lab.scoring.report import Counts, Measure, Request, Scored, matched
+from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], float]
@@ -26,7 +26,7 @@ def score_lasot(request: Request) -> Scored:
     Where a `testing_set.txt` stands in the ground truth or beside it, only its sequences are asked for, as far as they have annotations.
     """
     truth, predicted = _lasot_truth(request.gt), _text_files(request.pred)
-    names, missing, extra = matched(sorted(predicted), sorted(truth), request, what="sequence")
+    names, counts = matched(sorted(predicted), sorted(truth), request, what="sequence")
     curves = []
     for name in names:
         boxes, true = read_table(predicted[name], 4, nan=True), read_table(truth[name], 4, nan=True)
@@ -39,7 +39,7 @@ def score_lasot(request: Request) -> Scored:
     per_video = {name: lasot_scores([each], variant=request.variant) for name, each in zip(names, curves, strict=True)}
     measures = {name: Measure(rows, statistic=_statistic(name, request.variant)) for name in per_video[names[0]]}
     detail = {"videos": {name: {key: 100 * value for key, value in scores.items()} for name, scores in per_video.items()}}
-    return Scored(Counts(len(predicted), len(truth), missing, extra), measures, detail)
+    return Scored(counts, measures, detail)
 
 
 def score_got10k(request: Request) -> Scored:
@@ -52,7 +52,7 @@ def score_got10k(request: Request) -> Scored:
     if not truth:
         raise UsageError(str(request.gt), expected="folders with groundtruth.txt", got="none")
     runs = _runs(request.pred)
-    names, missing, extra = matched(sorted(runs), sorted(truth), request, what="sequence")
+    names, counts = matched(sorted(runs), sorted(truth), request, what="sequence")
     per_video = [np.concatenate([_got10k_video(path, truth[name]) for path in runs[name]]) for name in names]
     # rows of one video: counted frames, and sums over them, so that frames and not videos weigh the same
     rows = np.array([[len(ious), ious.sum(), (ious > 0.5).sum(), (ious > 0.75).sum()] for ious in per_video])
@@ -61,7 +61,7 @@ def score_got10k(request: Request) -> Scored:
     detail = {
         "videos": {name: {"AO": 100 * float(ious.mean()) if len(ious) else None} for name, ious in zip(names, per_video, strict=True)}
     }
-    return Scored(Counts(len(runs), len(truth), missing, extra), measures, detail)
+    return Scored(counts, measures, detail)
 
 
 def _statistic(name: str, variant: str) -> Statistic:
