@@ -110,7 +110,6 @@ def test_hits_equal_counting_by_hand(queries):
 
 def test_hits_are_strict_at_the_threshold():
     assert hits_at([[(0, 5)]], [(0, 10)], count=1, threshold=0.5).tolist() == [False]
-    assert hits_at([[(0, 5)]], [(0, 10)], count=1, threshold=0.5, strict=False).tolist() == [True]
     assert hits_at([[], [(4, 4)]], [(0, 10), (4, 4)], count=5, threshold=0.3).tolist() == [False, False]
 
 

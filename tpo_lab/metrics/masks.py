@@ -174,24 +174,12 @@ def cumulative_iou(overlaps: ArrayLike) -> float:
 
     Raises:
         UsageError: as `object_ious`.
-    """
-    both, either = _overlaps(overlaps).sum(axis=0)
-    return float(both / (either + _TOTAL_EPS))
-
-
-def refseg_scores(overlaps: ArrayLike) -> dict[str, float]:
-    """gIoU (mean of `object_ious`) and cIoU of referring segmentation.
-
-    Args:
-        overlaps: as in `object_ious`.
-
-    Raises:
-        UsageError: as `object_ious`.
 
     Source: LISA, validation.
     Differs in: float64, where LISA adds up in float32.
     """
-    return {"gIoU": float(object_ious(overlaps).mean()), "cIoU": cumulative_iou(overlaps)}
+    both, either = _overlaps(overlaps).sum(axis=0)
+    return float(both / (either + _TOTAL_EPS))
 
 
 def _overlaps(overlaps: ArrayLike) -> Floats:

@@ -15,16 +15,19 @@ Floats = NDArray[np.float64]
 AP_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """IoU 0.5 to 0.95 in steps of 0.05."""
 
+AP_WINDOWS = 10
+"""So many windows of a query count in average precision."""
+
 LENGTH_RANGES_SEC = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0, 150.0)}
 """Ranges (above, up to and with) of the length of true windows in seconds; "full" takes every window, longer ones too."""
 
 
 def average_precisions(
-    pred_windows: Sequence[ArrayLike], true_windows: Sequence[ArrayLike], *, thresholds: Sequence[float] = AP_THRESHOLDS, limit: int = 10
+    pred_windows: Sequence[ArrayLike], true_windows: Sequence[ArrayLike], *, thresholds: Sequence[float] = AP_THRESHOLDS
 ) -> Floats:
     """Average precision [query, threshold] in [0, 1] of ranked windows.
 
-    The first `limit` windows of a query *as given* are kept, then sorted by falling score, equal scores as given. At each threshold,
+    The first `AP_WINDOWS` windows of a query *as given* are kept, then sorted by falling score, equal scores as given. At each threshold,
     independently, a window takes the untaken true window with the largest IoU >= t (equal IoUs: the later one) and is a hit, or is
     a false alarm. Precision is made non-increasing over recall and summed over the steps of recall (VOC 2011). No window: 0.
 
@@ -32,7 +35,6 @@ def average_precisions(
         pred_windows: per query (start, end, score) in seconds [rank, 3]; [] where the model gave none.
         true_windows: per query (start, end) in seconds [window, 2], one or more.
         thresholds: IoUs above 0.
-        limit: how many windows of a query count.
 
     Raises:
         UsageError: the numbers of queries differ or are 0, an array has another shape, a value is not finite, or a query has no
@@ -45,7 +47,7 @@ def average_precisions(
         raise UsageError(
             "pred_windows", expected=f"one entry per query, at least one (queries: {len(true_windows)})", got=len(pred_windows)
         )
-    predicted, given = _padded("pred_windows", [np.asarray(rows, dtype=np.float64)[:limit] for rows in pred_windows], 3)
+    predicted, given = _padded("pred_windows", [np.asarray(rows, dtype=np.float64)[:AP_WINDOWS] for rows in pred_windows], 3)
     true, is_true = _padded("true_windows", [np.asarray(rows, dtype=np.float64) for rows in true_windows], 2)
     if not is_true.any(1).all():
         raise UsageError(f"true_windows[{int((~is_true.any(1)).argmax())}]", expected="one or more windows", got=[])
@@ -60,17 +62,14 @@ def average_precisions(
     return areas
 
 
-def hits_at(
-    pred_windows: Sequence[ArrayLike], true_windows: ArrayLike, *, count: int, threshold: float, strict: bool = True
-) -> NDArray[np.bool_]:
-    """Whether [query] one of the first `count` windows of a query meets its one true window; [] never does.
+def hits_at(pred_windows: Sequence[ArrayLike], true_windows: ArrayLike, *, count: int, threshold: float) -> NDArray[np.bool_]:
+    """Whether [query] one of the first `count` windows of a query has an IoU > threshold with its one true window; [] never does.
 
     Args:
         pred_windows: per query (start, end) in seconds [rank, 2], best first; the order is taken as given.
         true_windows: (start, end) in seconds [query, 2]; one without length is never met.
         count: K of recall at K.
-        threshold: the IoU of a hit.
-        strict: True: IoU > threshold (NLQ); False: IoU >= threshold.
+        threshold: the IoU that a hit exceeds.
 
     Raises:
         UsageError: as `aligned_window_iou`.
@@ -84,7 +83,7 @@ def hits_at(
     query = np.repeat(np.arange(len(kept)), [len(rows) for rows in kept])
     ious = aligned_window_iou(np.concatenate(kept), true[query]) if len(query) else np.zeros(0)
     hit = np.zeros(len(true), dtype=bool)
-    hit[query[ious > threshold if strict else ious >= threshold]] = True
+    hit[query[ious > threshold]] = True
     return hit
 
 

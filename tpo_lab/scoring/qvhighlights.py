@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.highlights import highlight_average_precisions, highlight_hits
-from tpo_lab.metrics.moment_retrieval import AP_THRESHOLDS, LENGTH_RANGES_SEC, average_precisions, in_length_range
+from tpo_lab.metrics.moment_retrieval import AP_THRESHOLDS, AP_WINDOWS, LENGTH_RANGES_SEC, average_precisions, in_length_range
 from tpo_lab.metrics.temporal import moment_ious
 from tpo_lab.scoring.files import Record, by_id, read_jsonl
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
@@ -56,7 +56,8 @@ def score_qvhighlights(request: Request) -> Scored:
     if not measures:
         got = sorted(rows[0].fields)
         raise UsageError(rows[0].where, expected="the field 'pred_relevant_windows' or 'pred_saliency_scores'", got=got)
-    return Scored(replace(counts, unparsable=unparsable), measures, detail, {"iou": ">=", "windows_per_query": 10, "clip_sec": CLIP_SEC})
+    rules = {"iou": ">=", "windows_per_query": AP_WINDOWS, "clip_sec": CLIP_SEC}
+    return Scored(replace(counts, unparsable=unparsable), measures, detail, rules)
 
 
 def _moments(rows: list[Record], true: list[Record], *, ordered: bool) -> tuple[dict[str, dict[str, dict[str, Measure]]], int]:

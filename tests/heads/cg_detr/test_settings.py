@@ -27,11 +27,6 @@ def test_a_head_is_built_again_from_its_spec() -> None:
     assert again.state_dict().keys() == head.state_dict().keys()
 
 
-def test_nano_takes_changes() -> None:
-    settings = CGDETRSettings.nano(12, dropout=0.3)
-    assert (settings.vision_dim, settings.dim, settings.dropout) == (12, NANO["dim"], 0.3)
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

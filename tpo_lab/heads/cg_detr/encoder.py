@@ -112,8 +112,8 @@ def place_frames(valid: Tensor, dim: int) -> Tensor:
     return sine(rank / rank[:, -1:].clamp(min=1), dim)
 
 
-def sine(share: Tensor, dim: int, base: float = 10000.0) -> Tensor:
-    """Interleaved sines and cosines [..., dim] of shares [...] of a full turn, at frequencies from 1 down to nearly 1 / base."""
+def sine(share: Tensor, dim: int) -> Tensor:
+    """Interleaved sines and cosines [..., dim] of shares [...] of a full turn, at frequencies from 1 down to nearly 1 / 10000."""
     exponents = torch.arange(0, dim, 2, device=share.device, dtype=share.dtype) / dim
-    angle = 2 * math.pi * share[..., None] * base**-exponents
+    angle = 2 * math.pi * share[..., None] * 10000.0**-exponents
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)

@@ -137,8 +137,3 @@ class CGDETRSettings(HeadSettings):
             raise UsageError("round_sec", expected="seconds above 0, or None", got=self.round_sec)
         if self.behaviour not in get_args(Behaviour):
             raise unknown_name("behaviour", self.behaviour, get_args(Behaviour))
-
-    @classmethod
-    def nano(cls, vision_dim: int, **changed: Any) -> CGDETRSettings:
-        """The sizes of `NANO`."""
-        return cls(vision_dim=vision_dim, **{**NANO, **changed})
