@@ -33,6 +33,15 @@ def _seed_torch():
 
 
 @pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder of real samples, which TPO_LAB_REAL names; who asks for it is skipped where it is missing."""
+    folder = Path(os.environ.get("TPO_LAB_REAL", Path(__file__).parents[1].parent / "shared" / "real"))
+    if not folder.is_dir():
+        pytest.skip("the real samples are not on this machine (TPO_LAB_REAL)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
     from tpo_lab.backbones.nano_tokenizer import build_nano_tokenizer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import pickle
 from pathlib import Path
 
@@ -31,9 +30,6 @@ from tpo_lab.sample import (
     validate,
     write,
 )
-
-REAL = Path(os.environ.get("TPO_LAB_REAL", Path(__file__).parents[1].parent / "shared" / "real"))
-needs_real = pytest.mark.skipif(not (REAL / "qvhighlights").is_dir(), reason="the real samples are not on this machine (TPO_LAB_REAL)")
 
 RECORD = {
     "id": "clip-7",
@@ -489,9 +485,8 @@ def test_damaged_bytes_give_samples_or_problems_and_nothing_else(tmp_path, raw, 
         assert problems
 
 
-@needs_real
-def test_qvhighlights_annotations_become_valid_samples(tmp_path):
-    rows = [json.loads(line) for line in (REAL / "qvhighlights" / "highlight_val_release.jsonl").read_text().splitlines()[:300]]
+def test_qvhighlights_annotations_become_valid_samples(tmp_path, real: Path):
+    rows = [json.loads(line) for line in (real / "qvhighlights" / "highlight_val_release.jsonl").read_text().splitlines()[:300]]
     samples = [
         Sample(
             id=str(row["qid"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import subprocess
 import sys
@@ -21,8 +20,6 @@ from PIL import Image
 from tpo_lab.errors import UsageError
 from tpo_lab.video import READERS, displayed_frames, read_clip, segment_centres, write_clip, writer
 
-REAL = Path(os.environ.get("TPO_LAB_REAL", Path(__file__).parents[1].parent / "shared" / "real"))
-needs_real = pytest.mark.skipif(not (REAL / "videos").is_dir(), reason="the folder of real samples is not beside the repository")
 HEIGHT, WIDTH = 48, 64
 OPEN_GOP = "open-gop=1:keyint=8:bframes=3:b-adapt=0:scenecut=0"
 CLOSED_GOP = "keyint=8:bframes=3:b-adapt=0:scenecut=0"
@@ -456,25 +453,22 @@ def test_importing_the_module_loads_no_decoder() -> None:
 # Real files
 
 
-@needs_real
-def test_every_real_video_reads_with_rising_times() -> None:
-    for path in sorted((REAL / "videos").iterdir()):
+def test_every_real_video_reads_with_rising_times(real: Path) -> None:
+    for path in sorted((real / "videos").iterdir()):
         clip = read_clip(path, num_frames=3, end_sec=0.1, size=(24, 40))
         assert clip.frames.mean() > 5 and clip.dropped == (), path.name
         assert (np.diff(clip.times_sec) >= 0).all() and clip.duration_sec > clip.times_sec[-1], path.name
 
 
-@needs_real
 @pytest.mark.parametrize(("angle", "displayed"), [(0, (568, 320)), (90, (320, 568)), (180, (568, 320)), (270, (320, 568))])
-def test_real_rotated_videos_come_upright(angle: int, displayed: tuple[int, int]) -> None:
-    clip = read_clip(REAL / "videos" / f"decord_video_{angle}.mov", num_frames=3)
+def test_real_rotated_videos_come_upright(angle: int, displayed: tuple[int, int], real: Path) -> None:
+    clip = read_clip(real / "videos" / f"decord_video_{angle}.mov", num_frames=3)
     assert (clip.width, clip.height) == displayed
     assert clip.times_sec == pytest.approx([0, 1 / 30, 2 / 30], abs=1e-4)
 
 
-@needs_real
-def test_real_corrupted_video_behaves_as_documented() -> None:
-    path = REAL / "videos" / "decord_corrupted.mp4"
+def test_real_corrupted_video_behaves_as_documented(real: Path) -> None:
+    path = real / "videos" / "decord_corrupted.mp4"
     assert read_clip(path, num_frames=5, end_sec=2.9, size=(36, 64)).dropped == ()
     with pytest.raises(UsageError, match="does not decode"):
         read_clip(path, num_frames=2, size=(36, 64))
@@ -483,9 +477,8 @@ def test_real_corrupted_video_behaves_as_documented() -> None:
     assert [note.split()[3] for note in clip.dropped] == ["3.000", "3.400", "3.600"]
 
 
-@needs_real
-def test_real_image_folders_read_by_folder_and_pattern() -> None:
-    by_folder, by_pattern = (read_clip(path, num_frames=4, size=(36, 48)) for path in (REAL / "bag_frames", REAL / "bag_frames" / "*.jpg"))
+def test_real_image_folders_read_by_folder_and_pattern(real: Path) -> None:
+    by_folder, by_pattern = (read_clip(path, num_frames=4, size=(36, 48)) for path in (real / "bag_frames", real / "bag_frames" / "*.jpg"))
     assert np.array_equal(by_folder.frames, by_pattern.frames) and (by_folder.width, by_folder.height) == (480, 360)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,6 @@ from tpo_lab.cli.predict import parse_box
 from tpo_lab.drawing import GROUND_TRUTH, PREDICTION
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
-
-REAL = Path(os.environ.get("TPO_LAB_REAL", Path(__file__).parents[2].parent / "shared" / "real"))
-needs_real = pytest.mark.skipif(not (REAL / "videos").is_dir(), reason="the real sample videos are not on this machine")
 
 STRUCTURED = {
     "region": {"boxes_xyxy": [[4.0, 6.0, 40.0, 44.0]]},
@@ -162,9 +158,8 @@ def test_file_cut_off_in_the_middle(call, trained: Path, clip: Path, tmp_path: P
     assert done.status == 2 and "half.mp4" in done.err and done.err.count("\n") == 1
 
 
-@needs_real
-def test_corrupt_video_is_refused_or_warned_about(call, trained: Path, tmp_path: Path):
-    video = REAL / "videos" / "decord_corrupted.mp4"
+def test_corrupt_video_is_refused_or_warned_about(call, trained: Path, tmp_path: Path, real: Path):
+    video = real / "videos" / "decord_corrupted.mp4"
     done = call("predict", trained, video, "What is this?")
     assert done.status == 2 and "decord_corrupted.mp4: expected" in done.err and "on_corrupt=" in done.err
     done = call("predict", trained, video, "What is this?", "--on-corrupt", "warn", "--out", tmp_path, "--json")

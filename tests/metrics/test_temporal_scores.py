@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,6 @@ from hypothesis import strategies as st
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.temporal import moment_ious, moment_scores, window_iou
-
-REAL = Path(os.environ.get("TPO_LAB_REAL", Path(__file__).parents[2].parent / "shared" / "real"))
-needs_real = pytest.mark.skipif(not (REAL / "qvhighlights").is_dir(), reason="the real samples are not on this machine (TPO_LAB_REAL)")
 
 second = st.integers(0, 12)
 any_window = st.tuples(second, second)
@@ -87,9 +83,8 @@ def test_moment_scores_refuse_what_cannot_be_scored():
         moment_ious([[(0, 1, 0.9)]], [[(0, 1)]])
 
 
-@needs_real
-def test_moment_scores_equal_the_official_qvhighlights_numbers():
-    folder = REAL / "qvhighlights"
+def test_moment_scores_equal_the_official_qvhighlights_numbers(real: Path):
+    folder = real / "qvhighlights"
     truth, predicted = (
         {row["qid"]: row for row in map(json.loads, (folder / name).read_text().splitlines())}
         for name in ("highlight_val_release.jsonl", "sample_val_preds.jsonl")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,6 @@ from tpo_lab.errors import UsageError
 from tpo_lab.scoring import Report, Request, davis, score
 from tpo_lab.scoring.masks import read_labels
 from tpo_lab.scoring.rle import decode_rle
-
-ROOT = Path(__file__).parents[2]
-REAL = Path(os.environ.get("TPO_LAB_REAL", ROOT.parent / "shared" / "real"))
-needs_real = pytest.mark.skipif(not (REAL / "evaluation").is_dir(), reason="the real samples are not on this machine (TPO_LAB_REAL)")
 
 SIZE = (30, 50)
 
@@ -461,22 +456,20 @@ def test_two_processes_give_the_same_in_the_same_order_and_faults_come_through(t
         asked("mevis", tmp_path, workers=2)
 
 
-@needs_real
-def test_real_run_lengths_are_read_as_pycocotools_reads_them():
+def test_real_run_lengths_are_read_as_pycocotools_reads_them(real: Path):
     from pycocotools import mask as coco
 
-    masks = json.loads((REAL / "evaluation" / "mevis" / "mask_dict.json").read_text())
-    rows = json.loads((REAL / "coco_results" / "instances_val2014_fakesegm100_results.json").read_text())
+    masks = json.loads((real / "evaluation" / "mevis" / "mask_dict.json").read_text())
+    rows = json.loads((real / "coco_results" / "instances_val2014_fakesegm100_results.json").read_text())
     found = [runs for frames in masks.values() for runs in frames[::6] if runs] + [row["segmentation"] for row in rows[:30]]
     assert len(found) > 40
     for each in found:
         assert (decode_rle("m", each) == coco.decode(each)).all()
 
 
-@needs_real
-def test_true_masks_of_a_real_sequence_are_perfect(tmp_path: Path):
+def test_true_masks_of_a_real_sequence_are_perfect(tmp_path: Path, real: Path):
     for side in ("gt", "pred"):
         (tmp_path / side).mkdir()
-        (tmp_path / side / "pigs").symlink_to(REAL / "evaluation" / "davis_jf" / "gt" / "pigs")
+        (tmp_path / side / "pigs").symlink_to(real / "evaluation" / "davis_jf" / "gt" / "pigs")
     for benchmark in ("davis", "sav"):
         assert asked(benchmark, tmp_path).metrics["J&F"] == 100.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -16,8 +15,6 @@ from tpo_lab.scoring import BENCHMARKS, Report, Request, choices, score
 from tpo_lab.scoring.files import read_json
 
 ROOT = Path(__file__).parents[2]
-REAL = Path(os.environ.get("TPO_LAB_REAL", ROOT.parent / "shared" / "real"))
-needs_real = pytest.mark.skipif(not (REAL / "qvhighlights").is_dir(), reason="the real samples are not on this machine (TPO_LAB_REAL)")
 
 MOMENTS = [[first, last] for first in range(6) for last in range(first, 6)]
 TRUE_ROWS = [
@@ -400,9 +397,8 @@ def test_scoring_loads_neither_torch_nor_a_model():
     assert done.stdout.strip() == "[]"
 
 
-@needs_real
-def test_official_numbers_of_the_qvhighlights_sample(put):
-    folder = REAL / "qvhighlights"
+def test_official_numbers_of_the_qvhighlights_sample(put, real: Path):
+    folder = real / "qvhighlights"
     official = json.loads((folder / "sample_val_preds_metrics_raw.json").read_text())
     lines = (folder / "sample_val_preds.jsonl").read_text().splitlines()
     random.Random(0).shuffle(lines)
@@ -414,11 +410,10 @@ def test_official_numbers_of_the_qvhighlights_sample(put):
             assert (found if isinstance(table, float) else {key: found[key] for key in table}) == table
 
 
-@needs_real
-def test_perfect_predictions_on_real_truths(put):
-    truth = [json.loads(line) for line in (REAL / "tacos" / "tacos_val_release.head400.jsonl").read_text().splitlines()]
+def test_perfect_predictions_on_real_truths(put, real: Path):
+    truth = [json.loads(line) for line in (real / "tacos" / "tacos_val_release.head400.jsonl").read_text().splitlines()]
     pred = put("p.jsonl", [{"qid": row["qid"], "pred_relevant_windows": row["relevant_windows"]} for row in truth])
-    assert set(asked("tacos", pred, REAL / "tacos" / "tacos_val_release.head400.jsonl").metrics.values()) == {100.0}
-    didemo = json.loads((REAL / "didemo" / "val_data.head400.json").read_text())
+    assert set(asked("tacos", pred, real / "tacos" / "tacos_val_release.head400.jsonl").metrics.values()) == {100.0}
+    didemo = json.loads((real / "didemo" / "val_data.head400.json").read_text())
     ranked = [sorted(MOMENTS, key=lambda moment, row=row: -row["times"].count(moment)) for row in didemo]
-    assert asked("didemo", put("d.json", ranked), REAL / "didemo" / "val_data.head400.json").metrics["rank@5"] == 100.0
+    assert asked("didemo", put("d.json", ranked), real / "didemo" / "val_data.head400.json").metrics["rank@5"] == 100.0
