@@ -104,7 +104,7 @@ class Decoder(nn.Module):
         super().__init__()
         dim = settings.dim
         self.windows = nn.Parameter(torch.randn(settings.queries, 2))
-        self.contents = None if settings.behaviour == "official" else nn.Parameter(CONTENT_STD * torch.randn(settings.queries, dim))
+        self.contents = None if settings.official else nn.Parameter(CONTENT_STD * torch.randn(settings.queries, dim))
         self.layers = nn.ModuleList(DecoderLayer(settings, first=number == 0) for number in range(settings.decoder_layers))
         self.position, self.width, self.refine = Mlp(dim, dim, dim), Mlp(dim, dim, 1), Mlp(dim, dim, dim, 2)
         self.scale = Mlp(dim, dim, dim) if settings.decoder_layers > 1 else None

@@ -126,7 +126,7 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         require_axes("target.window_valid", target.validate().window_valid, slot=len(prediction.frame_valid), window=None)
         inside = target.inside(prediction.cells_sec, prediction.frame_valid)
         levels = target.levels(inside, top_grade=self.settings.top_grade, count=self.settings.grades)
-        rows, partner = pair_negatives(same_footage(prediction.footage, prediction.frame_valid), nearest=not self.official)
+        rows, partner = pair_negatives(same_footage(prediction.footage, prediction.frame_valid), nearest=not self.settings.official)
         self._tell_of_missing_negatives(len(rows))
         negative = self.network.read(prediction.scene.with_text_of(rows, partner))
         positive = Reading(prediction.scene.frames, prediction.saliency_logits, prediction.attention)
@@ -171,7 +171,7 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         saliency = require_finite(self.name, prediction.saliency_logits.masked_fill(~prediction.frame_valid, 0)).sigmoid()
         shares = require_finite(self.name, text_share(prediction.attention, self.settings.dummies)[0])
         times, answer = prediction.times_sec.detach().cpu(), answer.cpu()
-        official_sec = OFFICIAL_ROUND_SEC if self.official else None
+        official_sec = OFFICIAL_ROUND_SEC if self.settings.official else None
         round_sec = official_sec if self.settings.round_sec is None else self.settings.round_sec
         decoded: list[dict[str, Any]] = []
         for index, clip in enumerate(clips):
@@ -180,7 +180,7 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
                 decoded.append({"windows_sec": [], "scores": [], "saliency": [], "attention": []})
                 continue
             found = [windows_of(spans[slot], logits[slot].softmax(-1)[:, 0], clip.duration_sec, round_sec) for slot in slots]
-            nms_iou = 1.0 if self.official else self.settings.nms_iou
+            nms_iou = 1.0 if self.settings.official else self.settings.nms_iou
             windows, scores = pool_windows(found, nms_iou=nms_iou, count=self.settings.max_windows)
             seen = valid[slots[0]]
             curves = {
@@ -196,11 +196,6 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         share = text_share(prediction.attention.detach(), self.settings.dummies)[0]
         places = {"text_share_inside": inside, "text_share_outside": ~inside & prediction.frame_valid}
         return {name: float(share[place].mean()) for name, place in places.items() if place.any()}
-
-    @property
-    def official(self) -> bool:
-        """Whether published choices win over sound ones."""
-        return self.settings.behaviour == "official"
 
     def match(self, prediction: CGDETRPrediction, target: CGDETRTarget) -> WindowMatches:
         """Which proposal answers for which annotated window."""

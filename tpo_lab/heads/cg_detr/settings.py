@@ -137,3 +137,8 @@ class CGDETRSettings(HeadSettings):
             raise UsageError("round_sec", expected="seconds above 0, or None", got=self.round_sec)
         if self.behaviour not in get_args(Behaviour):
             raise unknown_name("behaviour", self.behaviour, get_args(Behaviour))
+
+    @property
+    def official(self) -> bool:
+        """Whether published choices win over sound ones."""
+        return self.behaviour == "official"

@@ -9,6 +9,7 @@ from torch.nn import functional
 from tpo_lab.heads.cg_detr import losses
 from tpo_lab.heads.cg_detr.network import Network, Reading, Scene, text_share
 from tpo_lab.heads.cg_detr.settings import CGDETRSettings
+from tpo_lab.losses import BinaryCrossEntropy
 
 
 def saliency_terms(
@@ -48,7 +49,7 @@ def alignment_terms(network: Network, scene: Scene, attention: Tensor, inside: T
 
     Slots without a frame `inside` [slot, frame] are only there as sentences that others do not belong to.
     """
-    valid, official = scene.frame_valid, settings.behaviour == "official"
+    valid, official = scene.frame_valid, settings.official
     sentence, filler, words = network.sum_up(scene)
     rows = inside.any(-1).nonzero()[:, 0]
     moment, outside, frames = network.sum_up_moments(scene.rows(rows), inside[rows])
@@ -63,7 +64,7 @@ def alignment_terms(network: Network, scene: Scene, attention: Tensor, inside: T
     return {
         "align_sentence": losses.contrast_values(moment, outside, sentence, has_outside, rows),
         "align_dummies": losses.contrast_values(moment[kept], outside[kept], filler, has_outside[kept], wanted[kept]),
-        "align_frames": functional.binary_cross_entropy_with_logits(dots[here], there[here].to(dots.dtype), reduction="none"),
+        "align_frames": BinaryCrossEntropy()(dots, there.to(dots.dtype), here),
         "distill": losses.distill_values(attention[rows][there], similarity[there], allowed[there]),
         "orthogonal_dummies": losses.orthogonal_values(scene.dummies),
         "orthogonal_prototypes": losses.orthogonal_values(network.saliency.prototypes)[None],
