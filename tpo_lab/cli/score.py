@@ -50,7 +50,15 @@ def score(
 
     with Bars() as bars:
         request = scoring.Request(
-            pred, gt, variant, allow_missing, bootstrap, workers, pred_qa, gt_qa, lambda done, total: bars.move(benchmark, done, total)
+            pred=pred,
+            gt=gt,
+            variant=variant,
+            allow_missing=allow_missing,
+            bootstrap=bootstrap,
+            workers=workers,
+            pred_qa=pred_qa,
+            gt_qa=gt_qa,
+            progress=lambda done, total: bars.move(benchmark, done, total),
         )
         document = scoring.score(benchmark, request).to_dict()
     return Result(document, _view(document))
