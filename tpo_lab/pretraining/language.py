@@ -158,7 +158,7 @@ class _Optimizer:
         nn.utils.clip_grad_norm_([p for group in self.adamw.param_groups for p in group["params"] if p.grad is not None], 1.0)
         self.adamw.step()
         if self._uses_muon:
-            self.muon.step()
+            self.muon.step()  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Any]:
         """Of both."""
