@@ -106,11 +106,17 @@ class TestCharts:
         # 0.9 * 0 + 0.1 * 10 = 1 of 10
         assert float(smooth.split()[-1]) == pytest.approx(bottom - 0.1 * (bottom - top), abs=0.1)
 
-    def test_a_gap_in_the_steps_and_a_value_that_is_not_finite_interrupt_the_line(self):
-        raw, _ = paths(line_chart([Panel("p", {"a": ([1, 2, 9, 10], [1.0, 2.0, 3.0, 4.0])})]))
+    def test_a_stage_without_the_loss_and_a_value_that_is_not_finite_interrupt_the_line(self):
+        line = {"a": ([1, 2, 9, 10], [1.0, 2.0, 3.0, 4.0])}
+        raw, _ = paths(line_chart([Panel("p", line, [(1, 2, "stage 1"), (3, 8, "stage 2"), (9, 10, "stage 3")])]))
         assert raw.count("M") == 2 and raw.count("L") == 2
         raw, _ = paths(line_chart([Panel("p", {"a": ([1, 2, 3, 4], [1.0, math.nan, 3.0, 4.0])})]))
         assert raw.count("M") == 2 and raw.count("L") == 1
+
+    def test_steps_of_other_tasks_do_not_interrupt_the_line(self):
+        turns = [{"stage": "3a", "step": step, "region/l1" if step % 2 else "temporal/start": 1.0 / step} for step in range(1, 9)]
+        for raw in paths(loss_chart(turns)):
+            assert raw.count("M") == 1 and raw.count("L") == 3
 
     def test_names_are_escaped(self):
         assert "<b>&" in texts(line_chart([Panel("<b>&", {"a": ([1], [1.0])})]))

@@ -163,21 +163,34 @@ def _panel(panel: Panel, x_label: str, x0: float, y0: float) -> str:
     legend = x0 + right
     for index, (name, (steps, values)) in reversed(list(enumerate(panel.lines.items()))):
         colour = PALETTE[(index + 2) % len(PALETTE)]
-        parts.append(_path(steps, values, x, y, colour, width=1, opacity=0.3))
-        parts.append(_path(steps, _smooth(values), x, y, colour, width=2, opacity=1))
+        runs = _runs(steps, panel.bands)
+        parts.append(_path(runs, steps, values, x, y, colour, width=1, opacity=0.3))
+        parts.append(_path(runs, steps, _smooth(values), x, y, colour, width=2, opacity=1))
         if len(panel.lines) > 1:
             parts.append(_text(legend, y0 + 16, name, "end", fill=colour, bold=True))
             legend -= 6.6 * len(name) + 8
     return "".join(parts)
 
 
-def _path(steps: Sequence[float], values: Sequence[float], x: Any, y: Any, colour: str, *, width: float, opacity: float) -> str:
-    # A stage that lacks a loss interrupts its line.
-    points, previous = [], None
-    for step, value in zip(steps, values, strict=True):
-        if math.isfinite(value):
-            points.append(f"{'L' if previous is not None and step - previous <= 1 else 'M'}{x(step):.1f} {y(value):.1f}")
-            previous = step
+def _runs(steps: Sequence[float], bands: Sequence[tuple[float, float, str]]) -> list[int]:
+    """A number per step that grows by more than one where a whole band lies between two steps: there the line is interrupted.
+
+    Within a band a line goes on over steps that lack it, since most batches are about one task.
+    """
+    return [next((index for index, (_, end, _) in enumerate(bands) if step <= end), len(bands)) for step in steps]
+
+
+def _path(
+    runs: Sequence[int], steps: Sequence[float], values: Sequence[float], x: Any, y: Any, colour: str, *, width: float, opacity: float
+) -> str:
+    points: list[str] = []
+    previous: int | None = None
+    for run, step, value in zip(runs, steps, values, strict=True):
+        if not math.isfinite(value):
+            previous = None
+            continue
+        points.append(f"{'L' if previous is not None and run - previous <= 1 else 'M'}{x(step):.1f} {y(value):.1f}")
+        previous = run
     style = f'fill="none" stroke="{colour}" stroke-width="{width:g}" stroke-opacity="{opacity:g}" stroke-linecap="round"'
     return f'<path d="{" ".join(points)}" {style}/>'
 
