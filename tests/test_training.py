@@ -462,13 +462,26 @@ def test_samples_without_a_difficulty_are_easy(samples: list[Sample]) -> None:
     assert {sample.id for step in range(2) for row in data.batch(step) for sample in row} == {plain.id}
 
 
-def test_a_part_without_samples_and_a_difficulty_that_is_no_number_are_refused(samples: list[Sample]) -> None:
-    regions = by_task(samples)["region"]
-    hard = [sample.model_copy(update={"meta": {"difficulty": 3}}) for sample in regions]
+def test_a_part_without_samples_is_left_out_and_its_steps_go_to_the_next(samples: list[Sample]) -> None:
+    regions = [s.model_copy(update={"meta": {"difficulty": 2 + index % 2}}) for index, s in enumerate(by_task(samples)["region"])]
+    parts = (CurriculumPart(until=0.25, difficulty=1), CurriculumPart(until=0.5, difficulty=2))
+    data = StageData({"region": regions}, stage("2.region", 40, "region", batch_size=2, curriculum=parts), seed=0)
+    assert data.left_out == [1]
+    shown = [{difficulty(sample) for row in data.batch(step) for sample in row} for step in range(40)]
+    assert set().union(*shown[:20]) == {2} and set().union(*shown[20:]) == {2, 3}
+
+
+def test_a_stage_says_which_part_is_left_out(build_tiny: Callable[..., TPOModel], samples: list[Sample], tmp_path: Path) -> None:
+    hard = [sample.model_copy(update={"meta": {**sample.meta, "difficulty": 3}}) for sample in samples]
+    entry = stage("2.region", 1, "region", curriculum=(CurriculumPart(until=0.5, difficulty=2),))
+    said: list[str] = []
+    fit(build_tiny(), hard, recipe(entry), tmp_path, report=said.append)
+    assert any("difficulty 2 or less: that part of the curriculum is left out" in line for line in said)
+
+
+def test_a_difficulty_that_is_no_number_is_refused(samples: list[Sample]) -> None:
+    odd = [sample.model_copy(update={"meta": {"difficulty": "hard"}}) for sample in by_task(samples)["region"]]
     entry = stage("2.region", 4, "region", curriculum=(CurriculumPart(until=0.5, difficulty=2),))
-    with pytest.raises(UsageError, match=r"data of stage 2\.region: expected samples of region of difficulty 2 and less"):
-        StageData({"region": hard}, entry, seed=0)
-    odd = [sample.model_copy(update={"meta": {"difficulty": "hard"}}) for sample in regions]
     with pytest.raises(UsageError, match=r"meta\.difficulty of sample .*: expected a number, got 'hard'"):
         StageData({"region": odd}, entry, seed=0)
 

@@ -70,7 +70,7 @@ class Stage:
         batch_size: rows (clips) per optimizer step over all processes and accumulated micro-batches.
         max_questions: questions about the same clip that share one row.
         batching: one task per batch, or all tasks in every batch.
-        curriculum: parts in order of time; after the last one every sample is seen.
+        curriculum: parts in order of time; after the last one every sample is seen. A part that the data has no samples for is left out.
         schedule: how the rate falls after the warm-up.
         warmup_ratio: part of the steps in which the rate rises.
         min_lr_ratio: where the schedule ends, relative to the peak.

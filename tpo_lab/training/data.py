@@ -42,18 +42,23 @@ def difficulty(sample: Sample) -> float:
 class StageData:
     """The rows of one stage, packed anew for every epoch of a task; under a curriculum, of each of its parts.
 
+    A part for which some task has no sample easy enough is `left_out`, and its steps go to the next one.
+
     Raises:
-        UsageError: a task of the stage has no samples, or none that is easy enough for a part.
+        UsageError: a task of the stage has no samples.
     """
 
     def __init__(self, samples: Mapping[str, list[Sample]], stage: Stage, seed: int) -> None:
         self.stage = stage
-        self.whole = _Part(samples, stage, seed, "")
+        self.whole = _Part(samples, stage, seed)
+        self.left_out: list[float] = []
         self._parts: list[tuple[int, _Part]] = []
         for part in stage.curriculum:
             easy = {task: [s for s in samples.get(task, ()) if difficulty(s) <= part.difficulty] for task in stage.data}
-            end = round(part.until * self.total_steps)
-            self._parts.append((end, _Part(easy, stage, seed, f" of difficulty {part.difficulty:g} and less")))
+            if all(easy.values()):
+                self._parts.append((round(part.until * self.total_steps), _Part(easy, stage, seed)))
+            else:
+                self.left_out.append(part.difficulty)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -78,11 +83,11 @@ class StageData:
 class _Part:
     """Samples, and the plan by which they are visited."""
 
-    def __init__(self, samples: Mapping[str, list[Sample]], stage: Stage, seed: int, which: str) -> None:
+    def __init__(self, samples: Mapping[str, list[Sample]], stage: Stage, seed: int) -> None:
         missing = [task for task in stage.data if not samples.get(task)]
         if missing:
             have = ", ".join(f"{task} ({len(group)})" for task, group in samples.items())
-            raise UsageError(f"data of stage {stage.name}", expected=f"samples of {', '.join(stage.data)}{which}", got=have or "none")
+            raise UsageError(f"data of stage {stage.name}", expected=f"samples of {', '.join(stage.data)}", got=have or "none")
         self.samples, self.max_questions, self.seed = samples, stage.max_questions, seed
         self._packed: dict[tuple[str, int], list[tuple[int, ...]]] = {}
         self.plan = BatchPlan.of(stage, {task: len(self._rows(task, 0)) for task in stage.data}, seed)

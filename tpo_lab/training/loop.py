@@ -88,6 +88,8 @@ class StageLoop:
         """What trains in this stage, a line per part."""
         trained, total = self.shape["trained"], self.shape["total"]
         yield f"stage {self.stage.name}: {self.stage.title}; {self.total} steps; {trained:,} of {total:,} parameters train"
+        for difficulty in self.data.left_out:
+            yield f"  no samples of difficulty {difficulty:g} or less: that part of the curriculum is left out"
         for name, part in self.shape["parts"].items():
             if part["trained"]:
                 yield f"  {name}: {part['parameters']:,} parameters at {part['learning_rate']:g}"
