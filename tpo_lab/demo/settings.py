@@ -24,7 +24,7 @@ class DemoSettings:
     val_samples: int = 600
     test_samples: int = 600
     steps: int = 0
-    eval_samples: int = 60
+    eval_samples: int = 120
     tested: int = 600
     examples: int = 6
     recipe: str = "nano"
