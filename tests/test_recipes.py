@@ -131,7 +131,12 @@ def test_preset_trains_each_head_alone_with_its_own_token_and_loss(name: str) ->
 def test_nano_counts_steps_in_fp32() -> None:
     stages = by_name(recipe("nano"))
     assert all(stage.epochs is None and stage.steps and stage.precision == "fp32" for stage in stages.values())
-    assert stages["2.region"].learning_rates["tokens.task.region"] == 2 * stages["2.region"].learning_rates["heads.region.*"]
+
+
+def test_nano_begins_the_boxes_with_one_thing_and_ends_with_all() -> None:
+    curricula = {name: [part.difficulty for part in stage.curriculum] for name, stage in by_name(recipe("nano")).items()}
+    assert curricula.pop("2.region") == [1, 2, 3]
+    assert not any(curricula.values())
 
 
 def test_toml_is_read(tmp_path: Path) -> None:
