@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 EXAMPLE = """
-tpo-lab predict nano-tpo clip.mp4 "When does the red ball stop?" --out answer
+tpo-lab predict runs/demo/30_joint_training/run/3b clip.mp4 "When does the red ball stop?" --out answer
 tpo-lab predict runs/first clip.mp4 "Where does this go?" --box 12,30,96,120 --json
 """
 
