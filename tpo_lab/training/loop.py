@@ -18,7 +18,7 @@ from tpo_lab.knobs import to_plain
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.objective import LossReport
-from tpo_lab.runs import RunFolder
+from tpo_lab.runs import RunFolder, save_state
 from tpo_lab.schedules import build_optimizer, scheduler
 from tpo_lab.stages import Stage
 from tpo_lab.training.data import StageData
@@ -129,9 +129,7 @@ class StageLoop:
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }
-        partial = self.run.path / (STATE + ".partial")
-        torch.save(state, partial)
-        partial.replace(self.run.path / STATE)
+        save_state(self.run.path / STATE, state)
 
     def train(self, stopped: threading.Event, listener: Listener | None, say: Callable[[str], None], finished: Sequence[str]) -> None:
         """Run the steps that are left."""
