@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tpo_lab.api import build
 from tpo_lab.datasets.world.samples import samples_of
 from tpo_lab.datasets.world.scene import sample_scene
 from tpo_lab.errors import UsageError
-from tpo_lab.evaluation import Record, evaluate, score
+from tpo_lab.evaluation import Evaluation, Record, evaluate, score
 from tpo_lab.sample import Sample
 
 
@@ -100,6 +101,18 @@ def test_score_qa_counts_only_answers_without_a_route() -> None:
     assert scores["qa"]["accuracy"] == pytest.approx(2 / 4)
     assert scores["qa"]["accuracy/shape"] == 1.0
     assert scores["routing"]["false_route_rate"] == pytest.approx(1 / 4)
+
+
+def test_score_keeps_conversation_and_questions_about_what_is_not_there_apart() -> None:
+    absent = record(4, kind="absent", expected_text="It is not there.", text="It is not there.")
+    lured = replace(absent, id="5", text="<region>", emitted=("region",))
+    records = [record(0), record(1), record(2, text="blue"), record(3, text="<region>", emitted=("region",))]
+    found = Evaluation(score([*records, absent, lured], ("region",))).headline()
+    assert (found["QA accuracy"], found["absent accuracy"]) == (pytest.approx(2 / 4), pytest.approx(1 / 2))
+    assert found["false-route rate (conversation)"] == pytest.approx(1 / 4)
+    assert found["false-route rate (absent)"] == pytest.approx(1 / 2)
+    assert found["false-route rate"] == pytest.approx(2 / 6)
+    assert "absent accuracy" not in Evaluation(score(records, ("region",))).headline()
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from tpo_lab.sample import Sample, markers
 
 CAPTION_KINDS = frozenset({"caption"})
 """Kinds of conversation whose answers are no short exact match."""
+ABSENT_KINDS = frozenset({"absent"})
+"""Kinds of questions that are put like a task's, and to which no route is right: what they ask for is not in the video."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by group ("region", "temporal", "qa", "routing"), and the records behind them.
+    """Scores by group ("region", "temporal", "qa", "absent", "routing"), and the records behind them.
 
     Scores of a head come as "routed" and "teacher_forced"; a routed answer of the wrong kind counts as a miss, never as absent.
+    "qa" is plain conversation; "absent" is questions put like a task's, about what is not in the video.
     """
 
     scores: dict[str, Any]
@@ -71,8 +74,11 @@ class Evaluation:
             "R1@0.7": ("temporal", "routed", "r1@0.7"),
             "window mIoU": ("temporal", "routed", "miou"),
             "QA accuracy": ("qa", "accuracy"),
+            "absent accuracy": ("absent", "accuracy"),
             "route accuracy": ("routing", "accuracy"),
             "false-route rate": ("routing", "false_route_rate"),
+            "false-route rate (conversation)": ("qa", "false_route_rate"),
+            "false-route rate (absent)": ("absent", "false_route_rate"),
         }
         found = {}
         for name, path in paths.items():
@@ -184,14 +190,21 @@ def score(records: Sequence[Record], heads: Iterable[str]) -> dict[str, Any]:
     if temporal:
         scores["temporal"] = {"routed": _temporal(temporal, "routed"), "teacher_forced": _temporal(temporal, "forced")}
     plain = [record for record in records if not record.expected]
-    if plain:
-        predicted, expected, kinds = [r.text for r in plain], [r.expected_text for r in plain], [r.kind for r in plain]
-        scores["qa"] = qa_scores(predicted, expected, kinds) | _interval("accuracy", qa_correct(predicted, expected))
+    absent = [record for record in plain if record.kind in ABSENT_KINDS]
+    conversation = [record for record in plain if record.kind not in ABSENT_KINDS]
+    scores |= {name: _plain(some) for name, some in (("qa", conversation), ("absent", absent)) if some}
     routing = routing_scores(
         [_unique(record.expected) for record in records], [_unique(record.emitted) for record in records], tasks=tuple(heads)
     )
     scores["routing"] = routing.as_dict()
     return scores
+
+
+def _plain(records: Sequence[Record]) -> dict[str, Any]:
+    """Of records to which no route is right."""
+    predicted, expected, kinds = [r.text for r in records], [r.expected_text for r in records], [r.kind for r in records]
+    found: dict[str, Any] = qa_scores(predicted, expected, kinds) | _interval("accuracy", qa_correct(predicted, expected))
+    return found | {"false_route_rate": sum(bool(record.emitted) for record in records) / len(records)}
 
 
 def _unique(routes: tuple[str, ...]) -> tuple[str, ...]:
