@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -209,3 +210,19 @@ def test_unknown_tasks_and_no_questions_are_refused():
         samples_of(sample_scene(0), ("regions",))
     with pytest.raises(UsageError, match="questions: expected at least 1, got 0"):
         samples_of(sample_scene(0), questions=0)
+
+
+def test_relations_ask_about_every_pair_that_lies_plainly_apart_and_are_true(facts_at):
+    asked = 0
+    for index in range(40):
+        scene = sample_scene(index, seed=4)
+        for sample in samples_of(scene, ("relations",), questions=10):
+            text, answer = sample.conversation[0].text, sample.conversation[1].text
+            facts = facts_at(sample.media.path)
+            ((one, side, other),) = re.findall(r"^Is the (\w+ \w+) (left of|right of|above|below) the (\w+ \w+) at the end\?$", text)
+            ends = {f"{t.colour} {t.shape}": t.path_xy[-1] for t in facts.scene.things}
+            axis, sign = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}[side]
+            gap = sign * (ends[other][axis] - ends[one][axis])
+            assert abs(gap) >= 6 and answer == ("yes" if gap > 0 else "no") and not sample.targets.names
+            asked += 1
+    assert asked >= 60

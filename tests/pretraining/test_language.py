@@ -63,6 +63,13 @@ def test_shortened_keeps_the_rounds_in_proportion(steps: int) -> None:
     assert [entry.places for entry in short.rounds] == [0, 2]
 
 
+def test_a_round_may_ask_which_of_two_things_lies_further_to_a_side(tiny: TPOModel) -> None:
+    settings = replace(FEW, rounds=(Round(4, 1e-3, (Phase((3, 4), 1.0),), relations=2),), questions=5)
+    rows = [row for batch in Stream(tiny, settings, 0) for row in batch.rows]
+    assert all(len(row.samples) <= 5 and row.samples[0].meta["kind"] == "caption" for row in rows)
+    assert sum(sample.meta["kind"] == "relation" for row in rows for sample in row.samples) >= len(rows)
+
+
 def test_a_round_may_ask_where_things_are_in_words_that_are_true(tiny: TPOModel) -> None:
     batches = list(Stream(tiny, replace(one_round(4, Phase((2, 3), 1.0), places=4), questions=7), 0))
     rows = [row for batch in batches for row in batch.rows]

@@ -18,7 +18,7 @@ from torch import nn
 
 from tpo_lab.backbones.nano import NanoBackbone
 from tpo_lab.batch import Batch
-from tpo_lab.datasets.world.samples import samples_of
+from tpo_lab.datasets.world.samples import PLACES, RELATIONS, samples_of
 from tpo_lab.datasets.world.scene import sample_scene
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
@@ -47,6 +47,7 @@ class Round:
         learning_rate: its peak.
         phases: the number of things, in order.
         places: so many of a clip's questions ask where a thing is at the end, whatever words refer to it.
+        relations: so many ask which of two things lies further to a side, which takes places finer than words for them.
         matrices: what steps the weights between hidden states: AdamW as everything else, or Muon, whose steps are orthogonal.
     """
 
@@ -54,6 +55,7 @@ class Round:
     learning_rate: float
     phases: tuple[Phase, ...]
     places: int = 0
+    relations: int = 0
     matrices: Literal["adamw", "muon"] = "adamw"
 
     def things(self, step: int) -> tuple[int, int]:
@@ -86,6 +88,7 @@ class LanguagePretraining:
         Round(2400, 1.2e-3, GROWING),
         Round(1800, 1.0e-3, (Phase((1, 5), 1.0),), places=6),
         Round(2000, 1.5e-3, (Phase((2, 4), 0.5), Phase((1, 5), 0.5)), places=8, matrices="muon"),
+        Round(2000, 1.5e-3, (Phase((2, 5), 1.0),), places=4, relations=3, matrices="muon"),
     )
     batch_size: int = 16
     questions: int = 12
@@ -189,8 +192,9 @@ class Stream(torch.utils.data.IterableDataset[Batch]):
         index = step * settings.batch_size + place
         scene = sample_scene(index, seed=settings.seed + 1, level=settings.level, things=entry.things(local))
         rng = random.Random(f"{settings.seed}/{index}")
-        where = samples_of(scene, ("places",), rng=rng, questions=entry.places) if entry.places else []
-        return [*samples_of(scene, ("conversation",), rng=rng, questions=settings.questions - len(where)), *where]
+        counts = {PLACES: entry.places, RELATIONS: entry.relations}
+        more = [sample for kind, count in counts.items() if count for sample in samples_of(scene, (kind,), rng=rng, questions=count)]
+        return [*samples_of(scene, ("conversation",), rng=rng, questions=settings.questions - len(more)), *more]
 
 
 def pretrain_language(backbone: NanoBackbone, settings: LanguagePretraining, *, out: Path, workers: int = 1) -> None:

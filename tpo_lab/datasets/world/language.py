@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 
@@ -184,18 +185,34 @@ def _existence(facts: Facts, rng: random.Random) -> list[Question]:
     return asked
 
 
+def relations(facts: Facts, rng: random.Random) -> list[Question]:
+    """One question about each pair of things that have a look of their own and lie plainly apart, in random order."""
+    pairs = list(itertools.combinations(_with_own_look(facts), 2))
+    rng.shuffle(pairs)
+    asked = (_relation(facts, *rng.sample(pair, 2), rng) for pair in pairs)
+    return [question for question in asked if question is not None]
+
+
+def _with_own_look(facts: Facts) -> list[int]:
+    return [i for i in range(len(facts.scene.things)) if facts.is_seen(i) and len(alike(facts, i, LOOK)) == 1]
+
+
 def _relations(facts: Facts, rng: random.Random) -> list[Question]:
-    things = facts.scene.things
-    seen = [i for i in range(len(things)) if facts.is_seen(i) and len(alike(facts, i, LOOK)) == 1]
+    seen = _with_own_look(facts)
     if len(seen) < 2:
         return []
-    one, other = rng.sample(seen, 2)
+    question = _relation(facts, *rng.sample(seen, 2), rng)
+    return [] if question is None else [question]
+
+
+def _relation(facts: Facts, one: int, other: int, rng: random.Random) -> Question | None:
+    things = facts.scene.things
     (x1, y1), (x2, y2) = things[one].path_xy[ASKED_FRAME], things[other].path_xy[ASKED_FRAME]
     word, gap = rng.choice((("left of", x2 - x1), ("right of", x1 - x2), ("above", y2 - y1), ("below", y1 - y2)))
     if abs(gap) < MARGIN:
-        return []
+        return None
     names = [describe(facts, i, LOOK) for i in (one, other)]
-    return [Question("relation", f"Is the {names[0]} {word} the {names[1]} at the end?", "yes" if gap > 0 else "no")]
+    return Question("relation", f"Is the {names[0]} {word} the {names[1]} at the end?", "yes" if gap > 0 else "no")
 
 
 def _order(facts: Facts, rng: random.Random) -> list[Question]:

@@ -19,6 +19,8 @@ DURATION_SEC = FRAME_COUNT / FRAME_RATE
 TASKS: tuple[str, ...] = ("conversation", "region", "temporal")
 PLACES = "places"
 """Conversation that asks only where things are at the end, in words; for a backbone's pretraining."""
+RELATIONS = "relations"
+"""Conversation that asks only which of two things lies further to a side; for a backbone's pretraining."""
 NOT_THERE, NOT_HAPPENING = "It is not there.", "It does not happen."
 
 
@@ -31,7 +33,7 @@ def samples_of(
     into the scene's) that its targets show, and its `difficulty`, the number of the scene's things.
 
     Args:
-        tasks: which of `TASKS`, or `PLACES`.
+        tasks: which of `TASKS`, or `PLACES`, or `RELATIONS`.
         rng: chooses wording and questions; seeded by the scene's name where None.
         questions: at most so many samples per task, at least 1.
         media: the media path to write; where None a reference that is rendered on demand.
@@ -44,7 +46,7 @@ def samples_of(
     rng = rng or random.Random(scene.name)
     facts = Facts(scene)
     made: list[dict[str, Any]] = []
-    makers = {"conversation": _conversation, "region": _region, "temporal": _temporal, PLACES: _places}
+    makers = {"conversation": _conversation, "region": _region, "temporal": _temporal, PLACES: _places, RELATIONS: _relations}
     for task in tasks:
         if task not in makers:
             raise unknown_name("tasks", task, TASKS)
@@ -80,6 +82,11 @@ def _conversation(facts: Facts, rng: random.Random, count: int) -> list[dict[str
 def _places(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
     named = _named(facts, rng)[:count]
     return [_record(f"Where is {words.text} at the end?", facts.place(thing), "position", "conversation") for thing, words in named]
+
+
+def _relations(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
+    asked = language.relations(facts, rng)[:count]
+    return [_record(question.text, question.answer, question.kind, "conversation") for question in asked]
 
 
 def _named(facts: Facts, rng: random.Random) -> list[tuple[int, Expression]]:
