@@ -12,7 +12,7 @@ LORA_RATE = 2e-3
 JOINT_LORA_RATE = 1e-3
 HEAD_RATE = 2e-3
 TOKEN_RATE = 2e-3
-BACKBONE_RATES = {"vision.*": 1e-4, "connector.*": 2e-4}
+VISION_RATES = {"vision.*": 1e-4, "connector.*": 2e-4}
 HEADS = ("temporal", "mask", "region")
 GROWING = tuple(CurriculumPart(until=until, difficulty=things) for until, things in ((0.1, 1), (0.3, 2), (0.5, 3)))
 """Clips of one thing at first: with several from the start, the region head learns to point at any of them and stays there."""
@@ -32,7 +32,8 @@ _stage = partial(
 def nano() -> Recipe:
     """Few steps at high rates, for a small backbone pretrained on the synthetic world.
 
-    Differs in: rates and lengths; the region head learns by a curriculum over the number of things, and from patches as well as from
+    Differs in: rates and lengths; stage 3b leaves the vision side as 3a made it, whose features it then keeps, so that its steps take
+    half the time; the region head learns by a curriculum over the number of things, and from patches as well as from
     boxes, since nano's pretraining showed it no places finer than words; the whole mask head trains, since no pretrained SAM2 is that
     small; every head's stage trains the prompt encoders, since all of the world's tasks point at things; the temporal head sees the
     backbone's own features.
@@ -51,9 +52,9 @@ def nano() -> Recipe:
             _one_head("temporal", steps=60),
             _one_head("mask", steps=400),
             _one_head("region", steps=650, curriculum=GROWING),
-            _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=40),
+            _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=40, more=VISION_RATES),
             _joint(
-                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 2.0, CONVERSATION: 3.0}, steps=220
+                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 2.0, CONVERSATION: 3.0}, steps=440
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
@@ -77,13 +78,13 @@ def _one_head(head: str, *, steps: int, curriculum: tuple[CurriculumPart, ...] =
     )
 
 
-def _joint(name: str, title: str, data: Mapping[str, float], *, steps: int) -> Stage:
+def _joint(name: str, title: str, data: Mapping[str, float], *, steps: int, more: Mapping[str, float] | None = None) -> Stage:
     heads = {f"heads.{head}.*": HEAD_RATE for head in HEADS}
     tokens = {f"tokens.task.{head}": TOKEN_RATE for head in HEADS}
     return _stage(
         name=name,
         title=title,
-        learning_rates={**BACKBONE_RATES, LORA: JOINT_LORA_RATE, **heads, **tokens, "prompts.*": HEAD_RATE},
+        learning_rates={**(more or {}), LORA: JOINT_LORA_RATE, **heads, **tokens, "prompts.*": HEAD_RATE},
         data=data,
         losses={"mlm": 1.0, "assign": 1.0, **dict.fromkeys(HEADS, 1.0)},
         steps=steps,
