@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tpo_lab.datasets.world.expressions import (
@@ -189,7 +190,7 @@ def relations(facts: Facts, rng: random.Random) -> list[Question]:
     """One question about each pair of things that have a look of their own and lie plainly apart, in random order."""
     pairs = list(itertools.combinations(_with_own_look(facts), 2))
     rng.shuffle(pairs)
-    asked = (_relation(facts, *rng.sample(pair, 2), rng) for pair in pairs)
+    asked = (_relation(facts, rng.sample(pair, 2), rng) for pair in pairs)
     return [question for question in asked if question is not None]
 
 
@@ -201,17 +202,16 @@ def _relations(facts: Facts, rng: random.Random) -> list[Question]:
     seen = _with_own_look(facts)
     if len(seen) < 2:
         return []
-    question = _relation(facts, *rng.sample(seen, 2), rng)
+    question = _relation(facts, rng.sample(seen, 2), rng)
     return [] if question is None else [question]
 
 
-def _relation(facts: Facts, one: int, other: int, rng: random.Random) -> Question | None:
-    things = facts.scene.things
-    (x1, y1), (x2, y2) = things[one].path_xy[ASKED_FRAME], things[other].path_xy[ASKED_FRAME]
+def _relation(facts: Facts, pair: Sequence[int], rng: random.Random) -> Question | None:
+    (x1, y1), (x2, y2) = (facts.scene.things[i].path_xy[ASKED_FRAME] for i in pair)
     word, gap = rng.choice((("left of", x2 - x1), ("right of", x1 - x2), ("above", y2 - y1), ("below", y1 - y2)))
     if abs(gap) < MARGIN:
         return None
-    names = [describe(facts, i, LOOK) for i in (one, other)]
+    names = [describe(facts, i, LOOK) for i in pair]
     return Question("relation", f"Is the {names[0]} {word} the {names[1]} at the end?", "yes" if gap > 0 else "no")
 
 
