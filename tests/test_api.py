@@ -46,6 +46,18 @@ class GlanceHead(Head[Tensor, Tensor]):
         return {}
 
 
+def test_build_takes_the_temporal_head_and_its_size_from_the_recipe() -> None:
+    nano = tpo.recipe("nano")
+    assert tpo.build(heads=("temporal",), recipe=nano).head("temporal").variant == "simple"
+    chosen = nano.replace(**{"switches.temporal_head": "cg-detr", "switches.saliency_weight": 2.0})
+    small = tpo.build(heads=("temporal",), recipe=chosen).head("temporal").settings
+    assert (small.dim, small.queries, small.weight_saliency) == (64, 5, 2.0)
+    paper = tpo.build(heads=("temporal",), recipe=tpo.recipe("paper")).head("temporal").settings
+    assert (paper.dim, paper.queries, paper.dummies, paper.weight_saliency) == (256, 10, 45, 1.0)
+    simple = tpo.build(heads=({"name": "temporal", "head": "simple"},), recipe=chosen).head("temporal")
+    assert simple.variant == "simple"
+
+
 def test_every_head_that_asks_for_the_width_of_the_vision_tower_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEADS, "glance", {"wide": GlanceHead})
     cg_detr = {"name": "temporal", "head": "cg-detr", **NANO}

@@ -185,6 +185,8 @@ class Switches:
         region_loss: "paper" mean squared error; "official" 2 L1 + 0.2 (1 - GIoU).
         region_head: "mlp" learns from boxes alone, as published; "dense" also from the patches that a box covers, which a backbone that
             never saw a box in its pretraining needs.
+        temporal_head: CG-DETR, or the two-layer MLP of the ablation in Table 11.
+        temporal_size: CG-DETR's published sizes, or sizes that a CPU trains in minutes.
         mask_loss: "paper" compares masks, through the frozen decoder; "official" imitates SAM2's embedding of the ground-truth box.
         mask_adapter_layers: the paper says "a single MLP layer" (section 3, appendix) and "two-layer MLP" (section 4); two were released.
         mask_prompt_encoder: whether SAM2's own prompt encoder still prompts the frames after the first.
@@ -194,13 +196,15 @@ class Switches:
         normalise_features: whether those rows are scaled to length 1 in training and inference, or in training only as released.
         stage2_qvhighlights: Table 1 counts QVHighlights among the temporal data of stage 2, Table 17 does not.
 
-    Source: paper sections 3 and 4, Tables 1, 16 and 17; released code of 2025-01-02.
+    Source: paper sections 3 and 4, Tables 1, 11, 16 and 17; released code of 2025-01-02.
     """
 
     train_rows: Literal["both", "output", "none"] = "both"
     assign_loss: Literal["separate", "inside_mlm"] = "separate"
     region_loss: Literal["paper", "official"] = "paper"
     region_head: Literal["mlp", "dense"] = "mlp"
+    temporal_head: Literal["cg-detr", "simple"] = "cg-detr"
+    temporal_size: Literal["paper", "nano"] = "paper"
     mask_loss: Literal["paper", "official"] = "paper"
     mask_adapter_layers: Literal[1, 2] = 2
     mask_prompt_encoder: Literal["replaced", "kept"] = "replaced"

@@ -58,7 +58,9 @@ def nano() -> Recipe:
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
-        switches=Switches(region_loss="official", region_head="dense", temporal_features="backbone"),
+        switches=Switches(
+            region_loss="official", region_head="dense", temporal_head="simple", temporal_size="nano", temporal_features="backbone"
+        ),
         frames=8,
         resolution=64,
         description="Offline on a CPU, on the synthetic world.",
