@@ -20,7 +20,8 @@ from tpo_lab.demo.bar import Bar, TrainingWatch
 from tpo_lab.errors import MissingExtraError, UsageError
 from tpo_lab.notebooks import execution
 
-TINY = replace(demo.SMOKE, train_samples=60, val_samples=24, test_samples=24, eval_samples=10, tested=10, examples=2)
+TINY = replace(demo.SMOKE, train_samples=60, val_samples=24, test_samples=24, eval_samples=10, tested=10, examples=2, compositions=10)
+TINY = replace(TINY, recipe="nano-long")
 
 
 def quiet(**weights: float) -> Bar:
@@ -201,9 +202,10 @@ class TestWhole:
         out, document = finished
         assert document["schema"] == "tpo_lab.demo/1" and document["settings"]["seed"] == 0
         lessons = [lesson.notebook for lesson in jobs.LESSONS]
-        assert list(document["phases"]) == ["data", "before", *lessons, "after", "video"]
+        assert list(document["phases"]) == ["data", "before", *lessons, "after", "compositions", "video"]
         assert all(phase["seconds"] > 0 and phase["peak_memory_mb"] > 0 for phase in document["phases"].values())
         assert document["peak_memory_mb"] < 6 * 1024
+        assert document["recipe"]["name"] == "nano-long" and "region" in document["compositions"]["scores"]
         assert {"routing", "qa"} <= set(document["after"]) and document["comparison"]
         assert len(document["video"]["answers"]) >= 2
         assert all((out / "video" / answer["picture"]).exists() for answer in document["video"]["answers"])

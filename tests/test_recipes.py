@@ -133,6 +133,13 @@ def test_nano_counts_steps_in_fp32() -> None:
     assert all(stage.epochs is None and stage.steps and stage.precision == "fp32" for stage in stages.values())
 
 
+def test_nano_long_is_nano_with_more_steps() -> None:
+    short, long = recipe("nano"), recipe("nano-long")
+    for one, other in zip(short.stages, long.stages, strict=True):
+        assert other.steps > one.steps and dataclasses.replace(other, steps=one.steps) == one
+    assert (short.lora, short.switches) == (long.lora, long.switches)
+
+
 def test_nano_begins_the_boxes_with_one_thing_and_ends_with_all() -> None:
     curricula = {name: [part.difficulty for part in stage.curriculum] for name, stage in by_name(recipe("nano")).items()}
     assert curricula.pop("2.region") == [1, 2, 3]
@@ -150,7 +157,7 @@ def test_toml_is_read(tmp_path: Path) -> None:
 
 
 def test_recipe_refuses_an_unknown_name_with_the_list() -> None:
-    with pytest.raises(UsageError, match=r"expected one of .*nano, official, paper, paper-text, got 'papier'\. Did you mean 'paper'"):
+    with pytest.raises(UsageError, match=r"one of .*nano, nano-long, official, paper, paper-text, got 'papier'\. Did you mean 'paper'"):
         recipe("papier")
     with pytest.raises(UsageError, match=r"got 'none\.json'"):
         recipe("none.json")

@@ -14,7 +14,7 @@ from tpo_lab.errors import UsageError
 from tpo_lab.features import FeatureCache
 from tpo_lab.media import Frames
 from tpo_lab.metrics.intervals import bootstrap
-from tpo_lab.metrics.qa import qa_correct, qa_scores
+from tpo_lab.metrics.qa import ABSENT_KINDS, qa_correct, qa_scores
 from tpo_lab.metrics.region import box_set_scores, rec_ious, rec_scores
 from tpo_lab.metrics.routing import routing_scores
 from tpo_lab.metrics.temporal import moment_ious, moment_scores
@@ -23,8 +23,6 @@ from tpo_lab.sample import Sample, markers
 
 CAPTION_KINDS = frozenset({"caption"})
 """Kinds of conversation whose answers are no short exact match."""
-ABSENT_KINDS = frozenset({"absent"})
-"""Kinds of questions that are put like a task's, and to which no route is right: what they ask for is not in the video."""
 
 
 @dataclass(frozen=True)

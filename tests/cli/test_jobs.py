@@ -22,12 +22,18 @@ def test_demo_passes_its_options_on_and_shows_before_and_after(call, tmp_path: P
     asked = []
     monkeypatch.setattr(demo, "run", lambda **options: asked.append(options) or DOCUMENT)
     done = call("demo", "--out", tmp_path / "d", "--seed", 4, "--smoke", "--video", tmp_path / "a.mp4")
-    assert asked == [{"out": tmp_path / "d", "seed": 4, "smoke": True, "video": tmp_path / "a.mp4"}]
+    assert asked == [{"out": tmp_path / "d", "seed": 4, "settings": demo.SMOKE, "video": tmp_path / "a.mp4"}]
     assert "R1@0.5 │ 0.125 │ 0.500" in done.words and "QA accuracy │ - │ 0.750" in done.words
     assert "A smoke run: the figures mean nothing." in done.words
     assert str(tmp_path / "d" / "report.html") in done.out
+    monkeypatch.setitem(DOCUMENT, "compositions", {"headline": {"REC Acc@0.5": 0.875}})
+    assert "REC Acc@0.5 │ 0.875" in call("demo", "--json").err + call("demo").words
+    both = call("demo", "--smoke", "--long")
+    assert both.status == 2 and "one of --smoke and --long" in both.err and len(asked) == 3
+    assert call("demo", "--long").status == 0 and asked.pop()["settings"] == demo.LONG
+    del asked[1:]
     assert call("demo", "--json").document["seconds"] == 61.4
-    assert asked[1] == {"out": Path("runs/demo"), "seed": 0, "smoke": False, "video": None}
+    assert asked[1] == {"out": Path("runs/demo"), "seed": 0, "settings": demo.FULL, "video": None}
 
 
 def test_demo_refuses_a_strangers_folder_and_a_missing_video(call, tmp_path: Path):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "tpo_lab.demo/1"
 _SECONDS_PER_STEP = 0.4
-_SECONDS = {"data": 60.0, "before": 40.0, "after": 40.0, "video": 5.0, "report": 5.0}
+_SECONDS = {"data": 60.0, "before": 40.0, "after": 40.0, "compositions": 80.0, "video": 5.0, "report": 5.0}
 _NOTEBOOK_SECONDS = 40.0
 
 
@@ -49,9 +49,8 @@ def run(
     out: Path | str,
     *,
     seed: int = 0,
-    smoke: bool = False,
     video: Path | str | None = None,
-    settings: DemoSettings | None = None,
+    settings: DemoSettings = FULL,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Make data, train every stage by running the notebooks, evaluate before and after, and write `out/report.html` and `out/demo.json`.
@@ -60,9 +59,8 @@ def run(
 
     Args:
         seed: of the data, of the heads and of the training.
-        smoke: whether to do just enough to see that every part runs.
         video: a video file to ask questions about; a clip of the test split where None.
-        settings: sizes; those of `smoke`, or the full ones, where None.
+        settings: sizes, such as `SMOKE`, which does just enough to see that every part runs, or `LONG`.
         say: prints a line for the person who waits; on standard error where None.
 
     Returns:
@@ -76,7 +74,7 @@ def run(
     """
     notebooks.require_extra()
     # Notebooks run in folders of their own, so every path is absolute.
-    job = _Job(Path(out).resolve(), seed, settings or (SMOKE if smoke else FULL), None if video is None else Path(video).resolve())
+    job = _Job(Path(out).resolve(), seed, settings, None if video is None else Path(video).resolve())
     job.claim()
     with Bar(job.expected(), say) as bar:
         return job.all(bar)
@@ -118,7 +116,8 @@ class _Job:
         weights = {name: _SECONDS[name] for name in ("data", "before")}
         for lesson in LESSONS:
             weights[lesson.notebook] = _NOTEBOOK_SECONDS + _SECONDS_PER_STEP * sum(self.steps(lesson).values())
-        weights |= {name: _SECONDS[name] for name in ("after", "video", "report")}
+        more = ("compositions",) if self.settings.compositions else ()
+        weights |= {name: _SECONDS[name] for name in ("after", *more, "video", "report")}
         return {name: seconds for name, seconds in weights.items() if not (self.out / name / "result.json").exists()}
 
     def steps(self, lesson: Lesson) -> dict[str, int]:
@@ -134,6 +133,8 @@ class _Job:
             phases[lesson.notebook] = self.phase(bar, lesson.notebook, partial(self.teach, bar, lesson, checkpoint))
             checkpoint = str(self.out / lesson.notebook / "run" / lesson.stages[-1] / "checkpoint")
         phases["after"] = self.phase(bar, "after", partial(self.evaluate, bar, checkpoint))
+        if self.settings.compositions:
+            phases["compositions"] = self.phase(bar, "compositions", partial(self.evaluate, bar, checkpoint, "compositions"))
         phases["video"] = self.phase(bar, "video", partial(self.ask, checkpoint))
         bar.begin("report")
         document = self.document(phases)
@@ -163,15 +164,17 @@ class _Job:
     def make_data(self, bar: Bar) -> dict[str, Any]:
         """Write the three splits."""
         sizes = {split: getattr(self.settings, f"{split}_samples") for split in ("train", "val", "test")}
+        if self.settings.compositions:
+            sizes["compositions"] = self.settings.compositions
         world_data(self.out / "data", seed=self.seed, sizes=sizes, processes=min(os.cpu_count() or 1, 4), progress=bar.count)
         return {"samples": sizes, "clips": len(list((self.out / "data" / "clips").glob("*.mp4")))}
 
-    def evaluate(self, bar: Bar, checkpoint: str | None) -> dict[str, Any]:
-        """Score the test split with a checkpoint, or with the base and untrained heads."""
+    def evaluate(self, bar: Bar, checkpoint: str | None, split: str = "test") -> dict[str, Any]:
+        """Score a split with a checkpoint, or with the base and untrained heads."""
         from tpo_lab.evaluation import evaluate
         from tpo_lab.sample import read
 
-        tested = read(self.out / "data" / "test.jsonl")[: self.settings.tested]
+        tested = read(self.out / "data" / f"{split}.jsonl")[: self.settings.tested]
         found = evaluate(self.model(checkpoint), tested, progress=bar.count)
         return {"checkpoint": checkpoint, "headline": found.headline(), **found.to_dict(records=True)}
 
@@ -184,6 +187,7 @@ class _Job:
             "checkpoint": checkpoint,
             "out": str(folder),
             "seed": self.seed,
+            "recipe_name": self.recipe.name,
             "steps": self.settings.steps,
             "eval_samples": self.settings.eval_samples,
         }
@@ -238,6 +242,7 @@ class _Job:
             "before": phases["before"]["scores"],
             "after": phases["after"]["scores"],
             "headline": {"before": phases["before"]["headline"], "after": phases["after"]["headline"]},
+            **({"compositions": {key: phases["compositions"][key] for key in ("headline", "scores")}} if "compositions" in phases else {}),
             "comparison": show.rows(before, after, self.seed),
             "notebooks": {lesson.notebook: dict(phases[lesson.notebook]) for lesson in LESSONS},
             "losses": {stage: str(Path(lesson.notebook, "run", stage, "metrics.jsonl")) for lesson in LESSONS for stage in lesson.stages},

@@ -18,6 +18,7 @@ class DemoSettings:
         tested: samples of the test split that are evaluated before and after.
         examples: predictions per head that the report shows.
         recipe: the recipe's name.
+        compositions: samples of looks that are in no training clip, evaluated at the end as well; 0 for none.
     """
 
     train_samples: int = 28_000
@@ -28,15 +29,19 @@ class DemoSettings:
     tested: int = 600
     examples: int = 6
     recipe: str = "nano"
+    compositions: int = 0
 
     def __post_init__(self) -> None:
         for name in ("train_samples", "val_samples", "test_samples", "eval_samples", "tested", "examples"):
             if getattr(self, name) < 1:
                 raise UsageError(name, expected="at least 1", got=getattr(self, name))
-        if self.steps < 0:
-            raise UsageError("steps", expected="0 (as the recipe says) or more", got=self.steps)
+        for name, zero in (("steps", "as the recipe says"), ("compositions", "none")):
+            if getattr(self, name) < 0:
+                raise UsageError(name, expected=f"0 ({zero}) or more", got=getattr(self, name))
 
 
 FULL = DemoSettings()
 SMOKE = DemoSettings(train_samples=240, val_samples=60, test_samples=60, steps=2, eval_samples=18, tested=36, examples=3)
 """Shows that every part runs, in a minute or two; its figures mean nothing."""
+LONG = DemoSettings(train_samples=140_000, test_samples=1200, tested=1200, compositions=1200, recipe="nano-long")
+"""As far as the nano model goes, in two or three hours on two CPU cores."""

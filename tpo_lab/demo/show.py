@@ -127,6 +127,9 @@ def _tiles(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         "QA accuracy": "plain questions answered exactly",
     }
     tiles = [(f"{after[name]:.0%}", f"{what}, {before.get(name, 0.0):.0%} before") for name, what in names.items() if name in after]
+    unseen = document.get("compositions", {}).get("headline", {})
+    if "REC Acc@0.5" in unseen:
+        tiles.append((f"{unseen['REC Acc@0.5']:.0%}", "boxes of looks that no training clip shows"))
     return [*tiles, (f"{document['seconds'] / 60:.1f} min", "on " + str(document["environment"]["device"]))]
 
 

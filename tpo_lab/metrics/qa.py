@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
 
+ABSENT_KINDS = frozenset({"absent"})
+"""Kinds of questions that are put like a task's, and to which no route is right: what they ask for is not in the video."""
 ARTICLES = frozenset({"a", "an", "the"})
 
 

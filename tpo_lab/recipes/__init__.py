@@ -8,14 +8,14 @@ from types import MappingProxyType
 
 from tpo_lab.errors import unknown_name
 from tpo_lab.recipes.base import Recipe
-from tpo_lab.recipes.nano import nano
+from tpo_lab.recipes.nano import nano, nano_long
 from tpo_lab.recipes.official import official
 from tpo_lab.recipes.paper import paper, paper_text
 
 __all__ = ["PRESETS", "Recipe", "recipe"]
 
 PRESETS: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
-    {"paper": paper, "paper-text": paper_text, "official": official, "nano": nano}
+    {"paper": paper, "paper-text": paper_text, "official": official, "nano": nano, "nano-long": nano_long}
 )
 
 

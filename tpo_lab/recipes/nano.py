@@ -68,6 +68,16 @@ def nano() -> Recipe:
     )
 
 
+def nano_long() -> Recipe:
+    """As `nano`, with ten times its steps: for `tpo-lab demo --long`, which makes the shipped "nano-tpo"."""
+    lengths = {"1": 100, "2.temporal": 600, "2.mask": 2000, "2.region": 6000, "3a": 200, "3b": 4000}
+    return nano().replace(
+        name="nano-long",
+        description="Offline on a CPU, on the synthetic world, for hours.",
+        **{f"{stage}.steps": steps for stage, steps in lengths.items()},
+    )
+
+
 def _one_head(head: str, *, steps: int, curriculum: tuple[CurriculumPart, ...] = ()) -> Stage:
     return _stage(
         name=head_stage(head),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.intervals import bootstrap, paired_difference
-from tpo_lab.metrics.qa import qa_correct
+from tpo_lab.metrics.qa import ABSENT_KINDS, qa_correct
 from tpo_lab.metrics.region import rec_ious
 from tpo_lab.metrics.routing import route_correct
 from tpo_lab.metrics.temporal import moment_ious
@@ -66,7 +66,8 @@ def comparison(before: Sequence[Record], after: Sequence[Record], *, seed: int =
     rows: list[Row] = []
     single = [len(record.target.get("region") or ()) == 1 for record in before]
     moments = [bool((record.target.get("temporal") or {}).get("windows_sec")) for record in before]
-    plain = [not record.expected for record in before]
+    absent = [not record.expected and record.kind in ABSENT_KINDS for record in before]
+    plain = [not record.expected and record.kind not in ABSENT_KINDS for record in before]
     measures: tuple[tuple[str, str, list[bool], Callable[[list[Record], str], Values]], ...] = (
         ("region", "accuracy at IoU 0.5", single, lambda records, how: _reached(_box_ious(records, how), 0.5)),
         ("region", "mean IoU", single, _box_ious),
@@ -77,6 +78,7 @@ def comparison(before: Sequence[Record], after: Sequence[Record], *, seed: int =
     for group, name, chosen, values in measures:
         rows += _rows(group, name, before, after, chosen, values, (ROUTED, GIVEN), seed)
     rows += _rows("questions", "exact answers", before, after, plain, _answered, (ROUTED,), seed)
+    rows += _rows("what is not there", "exact answers", before, after, absent, _answered, (ROUTED,), seed)
     rows += _rows("routing", "right route", before, after, [True] * len(before), _well_routed, (ROUTED,), seed)
     return rows
 
