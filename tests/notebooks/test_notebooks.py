@@ -23,7 +23,7 @@ from tpo_lab.notebooks import execution
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 LESSONS = [name for name in NAMES if name != "00_tour"]
-COMMON = ["data", "checkpoint", "out", "seed", "steps", "eval_samples", "threads"]
+COMMON = ["data", "checkpoint", "out", "seed", "recipe_name", "steps", "eval_samples", "threads"]
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -57,7 +57,7 @@ class TestForm:
 
     def test_every_parameter_has_a_type_a_default_and_a_word_of_help(self, name: str):
         found = notebooks.parameters(FOLDER / f"{name}.ipynb")
-        assert list(found) == [p for p in COMMON if name != "00_tour" or p != "steps"]
+        assert list(found) == [p for p in COMMON if name != "00_tour" or p not in ("recipe_name", "steps")]
         assert all(parameter.help for parameter in found.values())
 
     def test_papermill_reads_the_same_parameters(self, name: str):
