@@ -117,10 +117,7 @@ class RegionHead(Head[RegionPrediction, RegionTarget]):
 
     def __init__(self, embed_dim: int, settings: RegionSettings | None = None) -> None:
         super().__init__(embed_dim, settings)
-        hidden_dim = embed_dim // 2 if self.settings.hidden_dim is None else self.settings.hidden_dim
-        if hidden_dim < 1:
-            raise UsageError("hidden_dim", expected="a width of at least 1", got=hidden_dim)
-        self.mlp = nn.Sequential(nn.Linear(embed_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 4))
+        self.mlp = two_layers(embed_dim, self.settings.hidden_dim)
 
     def predict(self, task_embedding: Tensor, visual: Visual) -> RegionPrediction:
         """Predict one box per slot, normalised by the frame's size; `visual` is not looked at."""
@@ -208,3 +205,15 @@ class RegionHead(Head[RegionPrediction, RegionTarget]):
             "extra_slots": float(len(match.extra_slots)),
             "unmatched_boxes": float(len(match.unmatched_boxes)),
         }
+
+
+def two_layers(width: int, hidden_dim: int | None) -> nn.Sequential:
+    """Linear - ReLU - Linear from `width` to a box; the hidden layer has half the width where None.
+
+    Raises:
+        UsageError: the hidden layer would have no unit.
+    """
+    hidden_dim = width // 2 if hidden_dim is None else hidden_dim
+    if hidden_dim < 1:
+        raise UsageError("hidden_dim", expected="a width of at least 1", got=hidden_dim)
+    return nn.Sequential(nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 4))

@@ -1,4 +1,4 @@
-"""The region head with a dense auxiliary signal: the task embedding must also point at the patches that its box covers."""
+"""The region head that looks: the task embedding points at patches of the video, and the box is read where it points."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tpo_lab.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo, HeadSettings, Visual
-from tpo_lab.heads.region import RegionHead, RegionPrediction, RegionSettings, RegionTarget
+from tpo_lab.heads.region import RegionHead, RegionPrediction, RegionSettings, RegionTarget, two_layers
 from tpo_lab.losses import SoftCrossEntropy
+
+HARMONICS = 8
+"""Cosines of the time in the clip by which the task embedding says which moment it means."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class DenseRegionPrediction(RegionPrediction):
     """Boxes, and where the task embedding points.
 
     Attributes:
-        patch_logits: over the patches of every frame [slot, frame, patch], row-major patches.
+        patch_logits: over all patches of all frames [slot, frame, patch], row-major patches; -inf in frames that do not exist.
         times_sec: seconds of the frames [slot, frame].
     """
 
@@ -58,12 +62,15 @@ class DenseRegionTarget(RegionTarget):
 
 
 class DenseRegionHead(RegionHead):
-    """The two-layer MLP of `RegionHead`, trained with one more term: cross-entropy between where the task embedding points among
-    the patches of the box's frame and the share of each patch that the box covers. The prediction is the MLP's alone.
+    """Attention from the task embedding over the patches of all frames, and a two-layer MLP that reads the box where it points.
 
-    Source: none in the paper, whose region head learns from the box only.
-    Differs in: the auxiliary term. From scratch at nano size the box alone leaves Acc@0.5 at 0.08 after 64,000 samples; a dense signal
-    through the task embedding does not.
+    The attended patches alone say roughly where the box is: a uniform box has its mean in the middle and half a width of sqrt(3)
+    standard deviations. The MLP sees the task embedding, the attended features, and that rough box, and corrects the latter.
+    Attention is trained by one more term: cross-entropy against the share of each patch that the box covers, in the box's frame.
+
+    Source: none in the paper, whose region head is an MLP of the task embedding that learns from the box only.
+    Differs in: looks at patches. A large language model can spell coordinates; one of a million parameters that sees 16 pooled
+    places a frame finds the right thing far more often than it can say where exactly that is.
     """
 
     variant: ClassVar[str] = "dense"
@@ -73,26 +80,47 @@ class DenseRegionHead(RegionHead):
 
     def __init__(self, embed_dim: int, settings: DenseRegionSettings | None = None) -> None:
         super().__init__(embed_dim, settings)
-        self.pointer = nn.Linear(embed_dim, self.settings.vision_dim)
+        vision_dim = self.settings.vision_dim
+        self.where = nn.Linear(embed_dim, vision_dim)
+        self.when = nn.Linear(embed_dim, HARMONICS)
+        self.mlp = two_layers(embed_dim + vision_dim + 4, self.settings.hidden_dim)
 
     def predict(self, task_embedding: Tensor, visual: Visual) -> DenseRegionPrediction:
-        """Predict boxes, and logits over patches: the scaled product of a projection of e with each patch's features."""
-        boxes = self.mlp(task_embedding)
-        features = visual.frame_features
-        assert features is not None
-        pointed = torch.einsum("sd,sfpd->sfp", self.pointer(task_embedding), features.float()) / features.shape[-1] ** 0.5
-        return DenseRegionPrediction(self.to_boxes(boxes), pointed, visual.times_sec)
+        """Point at patches, and read a box there, normalised by the frame's size."""
+        assert visual.frame_features is not None
+        features = visual.frame_features.float()
+        logits = self.point(task_embedding, features, visual)
+        attention = logits.flatten(1).softmax(-1)
+        seen = torch.einsum("sk,skd->sd", attention, features.flatten(1, 2))
+        rough = spread_box(attention.reshape(logits.shape).sum(1))
+        correction = self.mlp(torch.cat([task_embedding, seen, rough], -1))
+        return DenseRegionPrediction(self._corrected(rough, correction), logits, visual.times_sec)
+
+    def point(self, task_embedding: Tensor, features: Tensor, visual: Visual) -> Tensor:
+        """Logits [slot, frame, patch]: which patch, by its features [slot, frame, patch, d_vision], and which moment."""
+        where: Tensor = torch.einsum("sd,sfpd->sfp", self.where(task_embedding), features) / features.shape[-1] ** 0.5
+        moment = visual.times_sec / visual.duration_sec[:, None].clamp_min(1e-6)
+        waves = torch.cos(torch.pi * moment[..., None] * torch.arange(1, HARMONICS + 1, device=moment.device))
+        when = torch.einsum("sh,sfh->sf", self.when(task_embedding), waves)
+        return (where + when[..., None]).masked_fill(~visual.frame_valid[..., None], float("-inf"))
+
+    def _corrected(self, rough: Tensor, correction: Tensor) -> Tensor:
+        """Corrected boxes: corners are moved as they are, "centre" in the logits of the sigmoid that keeps it valid."""
+        if self.settings.parametrisation == "corners":
+            return rough + correction
+        return cxcywh_to_xyxy((xyxy_to_cxcywh(rough).logit(eps=1e-3) + correction).sigmoid())
 
     def losses(self, prediction: RegionPrediction, target: RegionTarget) -> dict[str, Tensor]:
         """The terms of `RegionHead`, and "patches" per match."""
         assert isinstance(prediction, DenseRegionPrediction) and isinstance(target, DenseRegionTarget)
         match = self.match(prediction, target)
+        logits = prediction.patch_logits[match.slot]
         frame = (prediction.times_sec[match.slot] - target.time_sec[match.box, None]).abs().argmin(-1)
-        logits = prediction.patch_logits[match.slot, frame]
         covered = patch_coverage(target.boxes_xyxy[match.box], round(logits.shape[-1] ** 0.5))
-        share = covered / covered.sum(-1, keepdim=True).clamp_min(1e-6)
-        valid = torch.ones_like(logits, dtype=torch.bool)
-        return {**super().losses(prediction, target), "patches": SoftCrossEntropy()(logits, share, valid)}
+        share = torch.zeros_like(logits)
+        share[torch.arange(len(frame), device=frame.device), frame] = covered / covered.sum(-1, keepdim=True).clamp_min(1e-6)
+        valid = logits.isfinite().flatten(1)
+        return {**super().losses(prediction, target), "patches": SoftCrossEntropy()(logits.flatten(1), share.flatten(1), valid)}
 
     def weights(self) -> dict[str, float]:
         """The weights of the box's terms and of "patches"."""
@@ -108,6 +136,19 @@ class DenseRegionHead(RegionHead):
         boxes = super().collate_targets([item[:, :4] for item in items], slots_per_answer, device)
         times = torch.cat([torch.zeros(0), *(item[:, 4] for item in items)]).to(device)
         return DenseRegionTarget(boxes.boxes_xyxy, boxes.box_answer, boxes.slot_answer, times)
+
+
+def spread_box(attention: Tensor) -> Tensor:
+    """The box over which attention [slot, patch] on a square grid would be uniform: its mean, plus and minus sqrt(3) deviations; xyxy."""
+    side = round(attention.shape[-1] ** 0.5)
+    middle = (torch.arange(side, device=attention.device) + 0.5) / side
+    grid = attention.reshape(-1, side, side)
+    across, down = grid.sum(1), grid.sum(2)
+    mean = torch.stack([across @ middle, down @ middle], -1)
+    square = torch.stack([across @ middle.square(), down @ middle.square()], -1)
+    # a patch itself spreads by 1 / side^2 / 12, which also keeps the root's gradient finite
+    half = (3 * (square - mean.square()).clamp_min(0) + 0.25 / side**2).sqrt()
+    return torch.cat([mean - half, mean + half], -1)
 
 
 def patch_coverage(boxes_xyxy: Tensor, side: int) -> Tensor:
