@@ -203,6 +203,36 @@ def test_score_keeps_conversation_and_questions_about_what_is_not_there_apart() 
     assert "absent accuracy" not in Evaluation(score(records, ("region",))).headline()
 
 
+def asked_for(number: int, probability: float, *, there: bool, task: str = "temporal") -> Record:
+    target = {"temporal": {"windows_sec": [[0.0, 1.0]]}} if there else {}
+    kind = "blinks" if there else "absent"
+    chances = {"region": 0.5, task: probability}
+    return record(
+        number, kind=kind, task=task, route_probability=chances, expected=("temporal",) if there else (), target=target, text="", emitted=()
+    )
+
+
+def test_score_absent_tells_what_happens_from_what_does_not_by_the_probability_of_the_route() -> None:
+    there = [asked_for(place, chance, there=True) for place, chance in enumerate((0.9, 0.4, 0.8))]
+    absent = [asked_for(place + 3, chance, there=False) for place, chance in enumerate((0.1, 0.4))]
+    found = Evaluation(score([*there, *absent, record(9), asked_for(8, 0.99, there=False, task="region")], ("region", "temporal")))
+    # six pairs, one of them equal; conversation and what the region head is asked for take no part
+    assert found.scores["absent"]["auroc"] == found.headline()["absent AUROC"] == pytest.approx(5.5 / 6)
+    assert (found.scores["absent"]["auroc_there_count"], found.scores["absent"]["auroc_absent_count"]) == (3.0, 2.0)
+    low, high = found.scores["absent"]["auroc/interval"]
+    assert 0.5 <= low <= 5.5 / 6 <= high <= 1
+    assert found.scores["absent"]["count"] == 3.0
+
+
+def test_score_absent_without_both_groups_or_without_probabilities_has_no_auroc() -> None:
+    there, absent = asked_for(0, 0.9, there=True), asked_for(1, 0.1, there=False)
+    assert "auroc" not in score([absent], ("temporal",))["absent"]
+    assert "absent" not in score([there], ("temporal",))
+    assert "auroc" not in score([there, replace(absent, route_probability={})], ("temporal",))["absent"]
+    alone = score([there, absent], ("temporal",))["absent"]
+    assert alone["auroc"] == 1.0 and "auroc/interval" not in alone
+
+
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
     return [sample for index in range(2) for sample in samples_of(sample_scene(index, split="test"))]
@@ -222,6 +252,9 @@ def test_evaluate_scores_a_head_that_always_answers_the_whole_frame(samples: lis
     areas = [(b[2] - b[0]) * (b[3] - b[1]) / 64**2 for b in (boxes[0]["xyxy"] for boxes in truth)]
     assert region["miou"] == pytest.approx(sum(areas) / len(areas), abs=1e-4)
     assert {entry.kind for entry in found.records}.isdisjoint({"caption"})
+    assert {entry.task for entry in found.records} == {"conversation", "region", "temporal"}
+    assert all(entry.route_probability.keys() == {"region", "temporal"} for entry in found.records)
+    assert all(0 <= sum(entry.route_probability.values()) <= 1 for entry in found.records)
     assert all(not math.isnan(value) for value in found.headline().values())
 
 

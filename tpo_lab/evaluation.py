@@ -13,8 +13,9 @@ from tpo_lab.batch import Row
 from tpo_lab.errors import UsageError
 from tpo_lab.features import FeatureCache
 from tpo_lab.media import Frames
+from tpo_lab.metrics.auroc import auroc
 from tpo_lab.metrics.highlights import MINIMA, clip_scores, highlight_average_precisions, highlight_hits, highlight_scores
-from tpo_lab.metrics.intervals import bootstrap
+from tpo_lab.metrics.intervals import bootstrap, two_samples
 from tpo_lab.metrics.moment_retrieval import average_precisions, ranked_scores
 from tpo_lab.metrics.qa import qa_correct, qa_scores
 from tpo_lab.metrics.region import box_set_scores, rec_ious, rec_scores
@@ -38,6 +39,8 @@ class Record:
         routed: the structured answers that the model gave by itself, per head.
         forced: what each head reads where the true routes are given, per head.
         target: the sample's targets.
+        task: the head that the sample is about, where its `meta` says so; for questions about what is not there no route does.
+        route_probability: per head, as in `Answer`; empty in records of before it was kept.
     """
 
     id: str
@@ -51,6 +54,8 @@ class Record:
     forced: dict[str, Any]
     target: dict[str, Any]
     media: str
+    task: str = ""
+    route_probability: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Evaluation:
     """Scores by group ("region", "temporal", "qa", "absent", "routing"), and the records behind them.
 
     Scores of a head come as "routed" and "teacher_forced"; a routed answer of the wrong kind counts as a miss, never as absent.
-    "qa" is plain conversation; "absent" is questions put like a task's, about what is not in the video.
+    "qa" is plain conversation; "absent" is questions put like a task's, about what is not in the video, and in it "auroc" says how well
+    the model tells temporal questions about what happens from those about what does not (see `found_scores`).
 
     "temporal", beside R1 and mean IoU of the first window: "map", "map@0.5" and "map@0.75" of the ranked windows (QVHighlights' MR-mAP,
     over all questions, and under "several" over those with two true windows or more), and "hl_hit@1" and "hl_map" of the saliency (see
@@ -84,6 +90,7 @@ class Evaluation:
             "HL mAP": ("temporal", "routed", "hl_map"),
             "QA accuracy": ("qa", "accuracy"),
             "absent accuracy": ("absent", "accuracy"),
+            "absent AUROC": ("absent", "auroc"),
             "route accuracy": ("routing", "accuracy"),
             "false-route rate": ("routing", "false_route_rate"),
             "false-route rate (conversation)": ("qa", "false_route_rate"),
@@ -186,6 +193,8 @@ def _record(sample: Sample, answer: Answer, forced: dict[str, Any]) -> Record:
         forced=forced,
         target=sample.targets.model_dump(mode="json", exclude_none=True),
         media=sample.media.path,
+        task=str(sample.meta.get("task", "")),
+        route_probability=answer.route_probability,
     )
 
 
@@ -202,6 +211,8 @@ def score(records: Sequence[Record], heads: Iterable[str]) -> dict[str, Any]:
     absent = [record for record in plain if record.kind in ABSENT_KINDS]
     conversation = [record for record in plain if record.kind not in ABSENT_KINDS]
     scores |= {name: _plain(some) for name, some in (("qa", conversation), ("absent", absent)) if some}
+    if absent:
+        scores["absent"] |= found_scores(records)
     routing = routing_scores(
         [_unique(record.expected) for record in records], [_unique(record.emitted) for record in records], tasks=tuple(heads)
     )
@@ -214,6 +225,28 @@ def _plain(records: Sequence[Record]) -> dict[str, Any]:
     predicted, expected, kinds = [r.text for r in records], [r.expected_text for r in records], [r.kind for r in records]
     found: dict[str, Any] = qa_scores(predicted, expected, kinds) | _interval("accuracy", qa_correct(predicted, expected))
     return found | {"false_route_rate": sum(bool(record.emitted) for record in records) / len(records)}
+
+
+def found_scores(records: Sequence[Record], head: str = "temporal") -> dict[str, Any]:
+    """AUROC of "what is asked for is there" among the questions put to a head, and its 95% bootstrap interval.
+
+    A question's score is the probability of the head's route as the first token of the answer (`Answer.route_probability`). Positive are
+    questions whose true answer asks the head, negative those about what is not there ("It does not happen."). The score is the
+    model's before it decides, so the figure does not depend on where the decision is cut, as the accuracy and the false-route rate do.
+    The score of the head's best window takes no part: a head is read only behind its route, so an answer without one has none.
+
+    Nothing where one of the two groups is empty or a record holds no probability.
+    """
+    there = [record for record in records if head in record.expected]
+    absent = [record for record in records if not record.expected and record.kind in ABSENT_KINDS and record.task == head]
+    if not there or not absent or any(head not in record.route_probability for record in (*there, *absent)):
+        return {}
+    positive, negative = ([record.route_probability[head] for record in group] for group in (there, absent))
+    found: dict[str, Any] = {"auroc": auroc(positive, negative)}
+    if min(len(positive), len(negative)) > 1:
+        interval = two_samples(positive, negative, auroc)
+        found["auroc/interval"] = [interval.low, interval.high]
+    return found | {"auroc_there_count": float(len(positive)), "auroc_absent_count": float(len(negative))}
 
 
 def _unique(routes: tuple[str, ...]) -> tuple[str, ...]:
