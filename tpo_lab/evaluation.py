@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
 from tpo_lab.answer import Answer, Answerer
 from tpo_lab.batch import Row
@@ -319,7 +320,8 @@ def highlights(records: Sequence[Record], how: str) -> dict[str, Any]:
     Args:
         how: "routed" or "forced", which of a record's answers to read. Where the temporal head gave no saliency, both are 0.
     """
-    found, positive = [], []
+    found: list[ArrayLike | None] = []
+    positive: list[ArrayLike] = []
     for record in records:
         curve, target = getattr(record, how).get("temporal", {}).get("saliency"), record.target["temporal"]["saliency"]
         found.append(clip_scores(curve, step_sec=target["step_sec"], count=len(target["scores"])) if curve else None)
