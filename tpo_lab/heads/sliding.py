@@ -117,7 +117,7 @@ def slide(head: Head[Any, Any], task_embedding: Tensor, visual: Visual, clip: Cl
             for window, (begin, end) in zip(chosen, bounds_sec[start : start + sliding.at_once], strict=True)
         ]
         answers += head.decode(head.predict(task_embedding.repeat(len(chosen), 1), cut), clips, cut.answer)
-    own = "saliency" if getattr(head, "scores_within_clip", False) else "head"
+    own: Scores = "saliency" if getattr(head, "scores_within_clip", False) else "head"
     return join_answers(answers, plan, times_sec, cells_sec, replace(sliding, scores=sliding.scores or own))
 
 
