@@ -163,6 +163,39 @@ def test_the_side_branch_leaves_the_text_as_if_it_had_never_been_taken(
     assert routes and not without[1].routes
 
 
+def test_route_probability_is_that_of_the_first_token_as_training_computes_it(tiny: TPOModel, full: list[Row]) -> None:
+    """Without scripted words: the model's own probabilities, against a plain pass over the whole question."""
+    rows = [asked(row) for row in full]
+    answers = Answerer(tiny, max_tokens=1).answer(rows)
+    for row, answer in zip(rows, answers, strict=True):
+        with torch.no_grad():
+            state = tiny(tiny.collate([row])).hidden[:, -1]
+            logits = tiny.tokens.extend_logits(tiny.backbone.logits(state), state)[0].float()
+        ids = tiny.tokens.ids
+        special = {*tiny.encoder.special_ids.values(), *ids.all} - {*ids.route.values(), tiny.encoder.end_id}
+        may = [token for token in range(len(logits)) if token not in special]
+        total = logits[may].exp().sum()
+        assert answer.route_probability == pytest.approx(
+            {head: float(logits[ids.route[head]].exp() / total) for head in ids.route}, abs=1e-5
+        )
+        assert answer.to_dict()["route_probability"] == answer.route_probability
+
+
+def test_route_probability_is_certain_of_a_route_that_comes_first_and_not_of_one_that_comes_later(
+    tiny: TPOModel, full: list[Row], script: Any
+) -> None:
+    script(tiny, full)
+    later, first, _, plain, _ = (answer.route_probability for answer in Answerer(tiny, max_tokens=20).answer([asked(row) for row in full]))
+    assert first["temporal"] > 0.5 > first["region"]
+    assert max(*later.values(), *plain.values()) < 0.5
+
+
+def test_route_probability_of_a_model_without_heads_is_empty(build_tiny: Callable[..., TPOModel], say: Callable[..., Sample]) -> None:
+    model = build_tiny([]).eval()
+    (answer,) = Answerer(model, max_tokens=1).answer([asked(Frames(model.backbone).row([say(3, "How many?", "three")]))])
+    assert answer.route_probability == {}
+
+
 def test_side_branch_of_one_row_does_not_touch_its_neighbour(tiny: TPOModel, full: list[Row], script: Any) -> None:
     script(tiny, full)
     plain, routed = asked(full[3]), asked(full[1])

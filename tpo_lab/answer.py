@@ -34,6 +34,10 @@ class Answer:
         structured: per head, its JSON-ready answer in pixels and seconds of the original video.
         task_embeddings: per head, e_i of each of its slots, [slot, d].
         truncated: whether the text was cut at the token limit.
+        route_probability: per head of the model, the probability in [0, 1] that the answer begins with its route, as the language
+            model puts it before it writes the first token, whatever is written then. One minus the sum is that of any other
+            beginning, e.g. of "It does not happen.": a low value says that what was asked for was not found. It says nothing of
+            routes further on, so it suits models whose answers begin with the route, as those of the world do.
     """
 
     text: str
@@ -41,6 +45,7 @@ class Answer:
     structured: dict[str, dict[str, Any]] = field(default_factory=dict)
     task_embeddings: dict[str, Tensor] = field(default_factory=dict)
     truncated: bool = False
+    route_probability: dict[str, float] = field(default_factory=dict)
 
     @property
     def task(self) -> str | None:
@@ -72,6 +77,7 @@ class Answer:
             "saliency": self.saliency,
             "structured": self.structured,
             "truncated": self.truncated,
+            "route_probability": self.route_probability,
         }
 
 
@@ -105,6 +111,7 @@ class _Writing:
     done: bool = False
     truncated: bool = False
     told: str = ""
+    route_probability: dict[str, float] = field(default_factory=dict)
 
 
 class Answerer:
@@ -151,13 +158,15 @@ class Answerer:
         writings = [_Writing() for _ in rows]
         last = (batch.segment >= 0).sum(1) - 1
         state = hidden[torch.arange(len(rows), device=hidden.device), last]
+        logits = self._logits(state)
+        self._note_routes(logits, writings)
         while True:
-            tokens = self._next(state, writings)
+            tokens = self._next(logits, writings)
             if on_text is not None:
                 self._tell(writings, on_text)
             if all(writing.done for writing in writings):
                 break
-            state = self._read_on(reading, tokens, writings)
+            logits = self._logits(self._read_on(reading, tokens, writings))
         queries = self._queries(rows, hidden)
         return [
             self._finish(writing, row, features, query)
@@ -174,10 +183,21 @@ class Answerer:
         seen = (batch.segment >= 0) & ~batch.is_slot
         return hidden, _Reading(cache, seen, batch.positions.masked_fill(batch.segment < 0, -1).max(1).values + 1)
 
-    def _next(self, state: Tensor, writings: list[_Writing]) -> list[int]:
-        """The next token of every unfinished answer; finished ones get the end token."""
+    def _logits(self, state: Tensor) -> Tensor:
+        """Of the next token [row, vocabulary]; -inf for what is never written."""
         logits = self.model.tokens.extend_logits(self.model.backbone.logits(state), state)
         logits[:, self._never_written] = float("-inf")
+        return logits
+
+    def _note_routes(self, logits: Tensor, writings: list[_Writing]) -> None:
+        """Keep how probable each route is as the next token."""
+        route = self.model.tokens.ids.route
+        probability = logits.float().softmax(-1)[:, list(route.values())].tolist()
+        for writing, values in zip(writings, probability, strict=True):
+            writing.route_probability = dict(zip(route, values, strict=True))
+
+    def _next(self, logits: Tensor, writings: list[_Writing]) -> list[int]:
+        """The next token of every unfinished answer; finished ones get the end token."""
         end = self.model.encoder.end_id
         tokens: list[int] = logits.argmax(-1).tolist()
         for index, writing in enumerate(writings):
@@ -235,7 +255,8 @@ class Answerer:
     def _finish(self, writing: _Writing, row: Row, video: VideoFeatures, query: Tensor) -> Answer:
         embeddings = {head: torch.stack(states) for head, states in writing.embeddings.items()}
         structured = {head: self.read(head, states, row, video, query) for head, states in embeddings.items()}
-        return Answer(self._text(writing.words), tuple(writing.routes), structured, embeddings, writing.truncated)
+        text, routes = self._text(writing.words), tuple(writing.routes)
+        return Answer(text, routes, structured, embeddings, writing.truncated, writing.route_probability)
 
     def read(self, head_name: str, embeddings: Tensor, row: Row, video: VideoFeatures, query: Tensor) -> dict[str, Any]:
         """Let a head read the task embeddings [slot, d] of one answer about one clip."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpo_lab.errors import UsageError
-from tpo_lab.metrics.highlights import highlight_average_precisions, highlight_hits
+from tpo_lab.metrics.highlights import clip_scores, highlight_average_precisions, highlight_hits, highlight_scores
 
 clips = st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.booleans()), min_size=1, max_size=9)
 
@@ -66,6 +66,58 @@ def test_hit_takes_the_first_maximum_and_any_annotator():
 
 def test_hit_behind_the_video_is_a_miss():
     assert highlight_hits([[0.5, 0.1, 0.9]], [column(1, 1)]).tolist() == [False]
+
+
+def test_no_prediction_is_a_miss_and_stays_in_every_mean():
+    labels = [column(1, 1), column(1, 0)]
+    assert highlight_hits([None, [2, 1]], labels).tolist() == [False, True]
+    assert highlight_average_precisions([None, [2, 1]], labels).tolist() == [[0.0], [1.0]]
+    assert highlight_average_precisions([None], [column(1)]).tolist() == [[0.0]]
+
+
+def test_scores_say_what_bounds_them():
+    found = highlight_scores([[2, 1], None, [1, 2], [0, 0]], [column(1, 0), column(1, 0), column(0, 0), column(0, 1)])
+    rates = {"hl_missing_rate": 1 / 4, "hl_no_positive_rate": 1 / 4, "hl_count": 4.0}
+    assert found == pytest.approx({"hl_hit@1": 1 / 4, "hl_map": (1 + 0 + 0 + 1 / 2) / 4, **rates})
+
+
+def test_equal_scores_hit_where_the_first_clip_is_positive_and_their_precision_is_the_share_of_positives():
+    labels = [column(1, 0, 0), column(0, 1, 1)]
+    assert highlight_hits([[0.3] * 3] * 2, labels).tolist() == [True, False]
+    assert highlight_average_precisions([[0.3] * 3] * 2, labels)[:, 0] == pytest.approx([1 / 3, 2 / 3])
+
+
+@given(
+    scores=st.lists(st.floats(-5, 5), min_size=1, max_size=12),
+    step=st.sampled_from([0.1, 0.25, 1.0, 2.0]),
+    within=st.floats(0.0, 0.99),
+)
+@settings(deadline=None)
+def test_one_frame_per_clip_gives_the_scores_themselves(scores, step, within):
+    curve = [[(clip + within) * step, score] for clip, score in enumerate(scores)]
+    assert clip_scores(curve[::-1], step_sec=step, count=len(scores)).tolist() == scores
+
+
+def test_clips_average_their_frames_and_empty_ones_take_the_nearest():
+    # clip 0 holds two frames, clip 1 none (its middle at 3 s is as far from 1.5 as from 4.5), clip 2 one; the last frame lies behind
+    curve = [[0.5, 1.0], [1.5, 3.0], [4.5, 7.0], [8.5, 9.0]]
+    assert clip_scores(curve, step_sec=2.0, count=4).tolist() == [2.0, 3.0, 7.0, 9.0]
+    assert clip_scores([[0.3, 1.0], [0.05, 2.0]], step_sec=0.1, count=4).tolist() == [2.0, 2.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("curve", "step", "count", "message"),
+    [
+        ([], 1.0, 2, "one or more finite"),
+        ([[0.0, math.nan]], 1.0, 2, "one or more finite"),
+        ([[0.0, 1.0, 2.0]], 1.0, 2, "one or more finite"),
+        ([[0.0, 1.0]], 0.0, 2, "seconds above 0"),
+        ([[0.0, 1.0]], 1.0, 0, "1 or more clips"),
+    ],
+)
+def test_clip_scores_refuse_what_is_no_curve(curve, step, count, message):
+    with pytest.raises(UsageError, match=message):
+        clip_scores(curve, step_sec=step, count=count)
 
 
 def test_highlights_refuse_what_cannot_be_scored():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tpo_lab.errors import UsageError
-from tpo_lab.metrics.intervals import Interval, bootstrap, over_seeds, paired_difference
+from tpo_lab.metrics.intervals import Interval, bootstrap, over_seeds, paired_difference, two_samples
 from tpo_lab.metrics.region import precision_recall_f1
 
 
@@ -102,3 +102,29 @@ def test_intervals_refuse_what_has_no_spread():
         bootstrap([1, 2], resamples=0)
     with pytest.raises(UsageError, match=r"values: expected one number per seed, got \(2, 2\)"):
         over_seeds([[1, 2], [3, 4]])
+
+
+def test_two_samples_are_drawn_apart_and_keep_their_sizes():
+    seen = set()
+
+    def difference(first, second):
+        seen.add((len(first), len(second)))
+        return float(first.mean() - second.mean())
+
+    random = np.random.default_rng(5)
+    first, second = random.normal(1.0, 2.0, 300), random.normal(0.0, 1.0, 200)
+    interval = two_samples(first, second, difference, resamples=3000)
+    half = 1.959964 * math.sqrt(first.var() / 300 + second.var() / 200)
+    assert seen == {(300, 200)}
+    assert interval.estimate == pytest.approx(first.mean() - second.mean())
+    assert (interval.low, interval.high) == pytest.approx((interval.estimate - half, interval.estimate + half), abs=0.15 * half)
+    assert interval.count == 500
+    # drawn alike, the two would always have the same mean
+    same = two_samples(second, second, difference)
+    assert same.estimate == 0 and same.low < -0.1 and same.high > 0.1
+    assert interval == two_samples(first, second, difference, resamples=3000)
+
+
+def test_two_samples_refuse_a_group_of_one():
+    with pytest.raises(UsageError, match="second: expected two or more values"):
+        two_samples([1.0, 2.0], [1.0], lambda first, second: 0.0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpo_lab.errors import UsageError
-from tpo_lab.metrics.moment_retrieval import AP_THRESHOLDS, average_precisions, hits_at, in_length_range
+from tpo_lab.metrics.moment_retrieval import AP_THRESHOLDS, average_precisions, hits_at, in_length_range, ranked_scores
 from tpo_lab.metrics.temporal import aligned_window_iou, window_iou
 
 second = st.integers(0, 14)
@@ -131,3 +131,9 @@ def test_aligned_iou_with_epsilon_misses_an_exact_half():
     assert 0.4999 < aligned_window_iou([(0, 5)], [(0, 10)], epsilon=1e-8).item() < 0.5
     with pytest.raises(UsageError, match=r"second_sec.*\(1\), got 2"):
         aligned_window_iou([(0, 5)], [(0, 5), (0, 5)])
+
+
+def test_ranked_scores_are_means_over_queries_and_thresholds():
+    # IoU 0.8 is found up to 0.8, 7 of 10 thresholds; the second query has two windows, of which one is found exactly; the third has none
+    found = ranked_scores([[[0, 8, 1]], [[0, 4, 1]], []], [[[0, 10]], [[0, 4], [6, 9]], [[0, 1]]])
+    assert found == pytest.approx({"map": (0.7 + 0.5 + 0) / 3, "map@0.5": (1 + 0.5 + 0) / 3, "map@0.75": (1 + 0.5 + 0) / 3})

@@ -113,6 +113,8 @@ class SimpleTemporalHead(Head[TemporalPrediction, TemporalTarget]):
 
     name: ClassVar[str] = "temporal"
     variant: ClassVar[str] = "simple"
+    scores_within_clip: ClassVar[bool] = True
+    """Scores rank the windows of one clip: start and end are softmaxes over its frames, and have a maximum where nothing happens too."""
     Settings: ClassVar[type[HeadSettings]] = SimpleTemporalSettings
     settings: SimpleTemporalSettings
 

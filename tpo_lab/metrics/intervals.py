@@ -1,4 +1,4 @@
-"""Confidence intervals: percentile bootstrap over samples (alone, or the difference of two systems on the same samples), t over seeds."""
+"""Confidence intervals: percentile bootstrap over samples (alone, two systems on the same ones, or two groups), t over seeds."""
 
 from __future__ import annotations
 
@@ -79,6 +79,35 @@ def paired_difference(
     return _percentiles(float(of(one) - of(other)), differences, level, len(one))
 
 
+def two_samples(
+    first: ArrayLike,
+    second: ArrayLike,
+    statistic: Callable[[Floats, Floats], float],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap of statistic(first, second), two groups of different samples: each is drawn on its own and keeps its size.
+
+    Args:
+        first: as `values` of `bootstrap`.
+        second: another group; as `values` of `bootstrap`.
+        statistic: rows of both to one number.
+        level: as in `bootstrap`.
+        resamples: as in `bootstrap`.
+        seed: as in `bootstrap`.
+
+    Raises:
+        UsageError: as `bootstrap`.
+    """
+    one, other = _finite("first", first), _finite("second", second)
+    # different streams: groups of one size must not be drawn alike
+    draws = zip(_draws(len(one), resamples, (seed, 0)), _draws(len(other), resamples, (seed, 1)), strict=True)
+    resampled = [statistic(one[here], other[there]) for here, there in draws]
+    return _percentiles(float(statistic(one, other)), resampled, level, len(one) + len(other))
+
+
 def over_seeds(values: ArrayLike, *, level: float = 0.95) -> Interval:
     """Mean of one number per seed, with the interval of Student's t on n - 1 degrees of freedom.
 
@@ -100,7 +129,7 @@ def _mean(rows: Floats) -> float:
     return float(rows.mean())
 
 
-def _draws(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def _draws(samples: int, resamples: int, seed: int | tuple[int, ...]) -> Iterator[NDArray[np.int64]]:
     if resamples < 1:
         raise UsageError("resamples", expected="1 or more", got=resamples)
     generator = np.random.default_rng(seed)

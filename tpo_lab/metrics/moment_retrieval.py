@@ -62,6 +62,23 @@ def average_precisions(
     return areas
 
 
+def ranked_scores(pred_windows: Sequence[ArrayLike], true_windows: Sequence[ArrayLike]) -> dict[str, float]:
+    """Moment retrieval of ranked windows: `map`, the mean over queries and `AP_THRESHOLDS`, and `map@0.5` and `map@0.75` alone.
+
+    Args:
+        pred_windows: as in `average_precisions`.
+        true_windows: as in `average_precisions`.
+
+    Raises:
+        UsageError: as `average_precisions`.
+
+    Source: moment_detr, standalone_eval (MR-mAP), fractions instead of percent.
+    """
+    precisions = average_precisions(pred_windows, true_windows)
+    named = {f"map@{threshold:g}": float(precisions[:, AP_THRESHOLDS.index(threshold)].mean()) for threshold in (0.5, 0.75)}
+    return {"map": float(precisions.mean()), **named}
+
+
 def hits_at(pred_windows: Sequence[ArrayLike], true_windows: ArrayLike, *, count: int, threshold: float) -> NDArray[np.bool_]:
     """Whether [query] one of the first `count` windows of a query has an IoU > threshold with its one true window; [] never does.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
-from tpo_lab.metrics.highlights import highlight_average_precisions, highlight_hits
+from tpo_lab.metrics.highlights import MINIMA, highlight_average_precisions, highlight_hits
 from tpo_lab.metrics.moment_retrieval import AP_THRESHOLDS, AP_WINDOWS, LENGTH_RANGES_SEC, average_precisions, in_length_range
 from tpo_lab.metrics.temporal import moment_ious
 from tpo_lab.scoring.files import Record, by_id, read_jsonl
@@ -19,8 +19,6 @@ Floats = NDArray[np.float64]
 
 CLIP_SEC = 2
 RECALL_THRESHOLDS = tuple(round(0.3 + 0.05 * step, 2) for step in range(14))
-MINIMA = {"Fair": 2, "Good": 3, "VeryGood": 4}
-"""The least saliency of a positive clip."""
 
 _BRIEF_MR = {
     "MR-full-R1@0.3": ("full", "MR-R1", "0.3"),
