@@ -11,7 +11,7 @@ from torch import nn
 from tpo_lab.boxes import box_iou, is_inverted
 from tpo_lab.errors import UsageError
 from tpo_lab.heads import ClipInfo, DenseRegionHead, DenseRegionSettings, Visual, build_head
-from tpo_lab.heads.region_dense import patch_coverage, spread_box
+from tpo_lab.heads.region_dense import patch_coverage
 
 CLIP = ClipInfo(80, 40, 3.0, (0.5, 1.5, 2.5))
 
@@ -47,14 +47,6 @@ def test_patch_coverage_sums_to_the_area() -> None:
     torch.testing.assert_close(patch_coverage(boxes, 7).sum(1) / 49, area, atol=1e-5, rtol=1e-4)
 
 
-def test_spread_box_of_a_uniform_box_is_the_box() -> None:
-    side = 8
-    corners = torch.randint(0, side, (40, 2, 2)).sort(1).values
-    boxes = torch.cat([corners[:, 0], corners[:, 1] + 1], 1) / side
-    share = patch_coverage(boxes, side)
-    torch.testing.assert_close(spread_box(share / share.sum(-1, keepdim=True)), boxes)
-
-
 def test_patches_term_is_cross_entropy_over_the_patches_of_all_frames() -> None:
     head = DenseRegionHead(8, DenseRegionSettings(vision_dim=6))
     prediction = head.predict(torch.randn(1, 8), visual(1))
@@ -77,6 +69,7 @@ def test_patches_term_reaches_the_task_embedding_and_the_features() -> None:
 
 
 def test_every_parameter_of_the_dense_head_learns() -> None:
+    torch.manual_seed(0)
     head = DenseRegionHead(8, DenseRegionSettings(vision_dim=6))
     wanted = target(head, [{"time_sec": 0.5, "xyxy": [0, 0, 30, 20]}])
     losses = head.losses(head.predict(torch.randn(1, 8), visual(1)), wanted)
@@ -100,17 +93,28 @@ def test_frames_that_do_not_exist_change_nothing() -> None:
     torch.testing.assert_close(head.losses(padded, annotation), head.losses(short, annotation))
 
 
-def test_an_untrained_box_lies_where_the_head_points() -> None:
+def test_the_box_lies_around_the_patch_that_the_head_points_at() -> None:
     head = DenseRegionHead(8, DenseRegionSettings(vision_dim=16))
     nn.init.zeros_(head.mlp[2].weight)
-    nn.init.zeros_(head.mlp[2].bias)
-    seen = visual(1, width=16)
-    # patches that the task embedding can tell apart, and a pointer that asks for the one in row 1, column 2
-    seen = replace(seen, frame_features=torch.eye(16).expand(1, 3, 16, 16) * 400)
+    head.mlp[2].bias.data = torch.tensor([-0.2, -0.1, 0.1, 0.2])
+    # patches that can be told apart, and a pointer that asks for the one in row 1, column 2
+    seen = replace(visual(1, width=16), frame_features=torch.eye(16).expand(1, 3, 16, 16))
     nn.init.zeros_(head.where.weight)
     head.where.bias.data = torch.eye(16)[6]
     box = head.predict(torch.randn(1, 8), seen).boxes_xyxy
-    torch.testing.assert_close(box, torch.tensor([[0.5, 0.25, 0.75, 0.5]]))
+    torch.testing.assert_close(box, torch.tensor([[0.425, 0.275, 0.725, 0.575]]))
+
+
+def test_boxes_are_learnt_only_at_the_patches_that_the_true_box_covers() -> None:
+    head = DenseRegionHead(8, DenseRegionSettings(vision_dim=6))
+    prediction = head.predict(torch.randn(1, 8), visual(1))
+    prediction.patch_boxes_xyxy.retain_grad()
+    losses = head.losses(prediction, target(head, [{"time_sec": 1.4, "xyxy": [0, 0, 30, 10]}]))
+    (losses["l1"].sum() + losses["giou"].sum()).backward()
+    assert prediction.patch_boxes_xyxy.grad is not None
+    touched = prediction.patch_boxes_xyxy.grad.abs().sum(-1)[0].nonzero()
+    # of the second frame, the first patch as a whole and half of the next
+    assert touched.tolist() == [[1, 0], [1, 1]]
 
 
 def test_centre_parametrisation_never_inverts() -> None:

@@ -143,10 +143,13 @@ class RegionHead(Head[RegionPrediction, RegionTarget]):
     def losses(self, prediction: RegionPrediction, target: RegionTarget) -> dict[str, Tensor]:
         """Values [match] of "mse", or of "l1" and "giou"; slots and boxes without a partner have none (see `diagnostics`)."""
         match = self.match(prediction, target)
-        pair = prediction.boxes_xyxy[match.slot], target.boxes_xyxy[match.box]
+        return self.box_terms(prediction.boxes_xyxy[match.slot], target.boxes_xyxy[match.box])
+
+    def box_terms(self, predicted: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """The chosen loss's terms of pairs of boxes [pair, 4], one value per pair."""
         if self.settings.loss == "paper":
-            return {"mse": BoxMSE()(*pair)}
-        return {"l1": BoxL1()(*pair), "giou": BoxGIoU()(*pair)}
+            return {"mse": BoxMSE()(predicted, wanted)}
+        return {"l1": BoxL1()(predicted, wanted), "giou": BoxGIoU()(predicted, wanted)}
 
     def weights(self) -> dict[str, float]:
         """The weights of the terms of the chosen loss."""

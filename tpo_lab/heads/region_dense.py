@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tpo_lab.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from tpo_lab.boxes import cxcywh_to_xyxy
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo, HeadSettings, Visual
 from tpo_lab.heads.region import RegionHead, RegionPrediction, RegionSettings, RegionTarget, two_layers
@@ -21,7 +21,7 @@ HARMONICS = 8
 
 @dataclass(frozen=True)
 class DenseRegionSettings(RegionSettings):
-    """Settings of the region head with patches.
+    """Settings of the region head with patches. Its `hidden_dim` is that of the patches where None.
 
     Attributes:
         vision_dim: width of the vision tower's patch features; `tpo_lab.build` fills it in.
@@ -39,14 +39,16 @@ class DenseRegionSettings(RegionSettings):
 
 @dataclass(frozen=True)
 class DenseRegionPrediction(RegionPrediction):
-    """Boxes, and where the task embedding points.
+    """Where the task embedding points, the box that each patch would give, and the box at the patch that it points at most.
 
     Attributes:
         patch_logits: over all patches of all frames [slot, frame, patch], row-major patches; -inf in frames that do not exist.
+        patch_boxes_xyxy: [slot, frame, patch, 4], as `boxes_xyxy`.
         times_sec: seconds of the frames [slot, frame].
     """
 
     patch_logits: Tensor
+    patch_boxes_xyxy: Tensor
     times_sec: Tensor
 
 
@@ -62,15 +64,16 @@ class DenseRegionTarget(RegionTarget):
 
 
 class DenseRegionHead(RegionHead):
-    """Attention from the task embedding over the patches of all frames, and a two-layer MLP that reads the box where it points.
+    """The task embedding points at a patch, and a two-layer MLP of that patch and of the task embedding says how the box lies around it.
 
-    The attended patches alone say roughly where the box is: a uniform box has its mean in the middle and half a width of sqrt(3)
-    standard deviations. The MLP sees the task embedding, the attended features, and that rough box, and corrects the latter.
-    Attention is trained by one more term: cross-entropy against the share of each patch that the box covers, in the box's frame.
+    Pointing is a softmax over the patches of all frames, trained by cross-entropy against the share of each patch that the box covers, in
+    the box's frame (term "patches"). The MLP is trained at the patches that the true box covers, each weighing as much as it
+    is covered, so that pointing at another thing does not teach it to give this one's box from there. Predicted is the box at the patch
+    pointed at most.
 
     Source: none in the paper, whose region head is an MLP of the task embedding that learns from the box only.
-    Differs in: looks at patches. A large language model can spell coordinates; one of a million parameters that sees 16 pooled
-    places a frame finds the right thing far more often than it can say where exactly that is.
+    Differs in: looks at patches. A large language model can spell coordinates; one of a million parameters that sees 16 pooled places a
+    frame tells the right thing from others far more often than it says to a few pixels where that is, which patches know.
     """
 
     variant: ClassVar[str] = "dense"
@@ -83,18 +86,19 @@ class DenseRegionHead(RegionHead):
         vision_dim = self.settings.vision_dim
         self.where = nn.Linear(embed_dim, vision_dim)
         self.when = nn.Linear(embed_dim, HARMONICS)
-        self.mlp = two_layers(embed_dim + vision_dim + 4, self.settings.hidden_dim)
+        hidden_dim = vision_dim if self.settings.hidden_dim is None else self.settings.hidden_dim
+        self.mlp = two_layers(vision_dim, hidden_dim)
+        self.asked = nn.Linear(embed_dim, hidden_dim, bias=False)
 
     def predict(self, task_embedding: Tensor, visual: Visual) -> DenseRegionPrediction:
-        """Point at patches, and read a box there, normalised by the frame's size."""
+        """Point at a patch, and read a box there, normalised by the frame's size."""
         assert visual.frame_features is not None
         features = visual.frame_features.float()
         logits = self.point(task_embedding, features, visual)
-        attention = logits.flatten(1).softmax(-1)
-        seen = torch.einsum("sk,skd->sd", attention, features.flatten(1, 2))
-        rough = spread_box(attention.reshape(logits.shape).sum(1))
-        correction = self.mlp(torch.cat([task_embedding, seen, rough], -1))
-        return DenseRegionPrediction(self._corrected(rough, correction), logits, visual.times_sec)
+        boxes = self.patch_boxes(task_embedding, features)
+        best = logits.flatten(1).argmax(-1)
+        at_best = boxes.flatten(1, 2)[torch.arange(len(best), device=best.device), best]
+        return DenseRegionPrediction(at_best, logits, boxes, visual.times_sec)
 
     def point(self, task_embedding: Tensor, features: Tensor, visual: Visual) -> Tensor:
         """Logits [slot, frame, patch]: which patch, by its features [slot, frame, patch, d_vision], and which moment."""
@@ -104,23 +108,36 @@ class DenseRegionHead(RegionHead):
         when = torch.einsum("sh,sfh->sf", self.when(task_embedding), waves)
         return (where + when[..., None]).masked_fill(~visual.frame_valid[..., None], float("-inf"))
 
-    def _corrected(self, rough: Tensor, correction: Tensor) -> Tensor:
-        """Corrected boxes: corners are moved as they are, "centre" in the logits of the sigmoid that keeps it valid."""
+    def patch_boxes(self, task_embedding: Tensor, features: Tensor) -> Tensor:
+        """The box around each patch [slot, frame, patch, 4], xyxy in [0,1].
+
+        Under "corners" the MLP gives how far the corners lie from the middle of the patch; under "centre" the same in logits of the
+        centre, and the logits of width and height.
+        """
+        first, relu, second = self.mlp
+        output: Tensor = second(relu(first(features) + self.asked(task_embedding)[:, None, None]))
+        middle = patch_middles(features.shape[2], features.device)
         if self.settings.parametrisation == "corners":
-            return rough + correction
-        return cxcywh_to_xyxy((xyxy_to_cxcywh(rough).logit(eps=1e-3) + correction).sigmoid())
+            return torch.cat([middle, middle], -1) + output
+        return cxcywh_to_xyxy((torch.cat([middle.logit(), torch.zeros_like(middle)], -1) + output).sigmoid())
 
     def losses(self, prediction: RegionPrediction, target: RegionTarget) -> dict[str, Tensor]:
-        """The terms of `RegionHead`, and "patches" per match."""
+        """The terms of `RegionHead` and "patches", per match."""
         assert isinstance(prediction, DenseRegionPrediction) and isinstance(target, DenseRegionTarget)
         match = self.match(prediction, target)
+        wanted = target.boxes_xyxy[match.box]
         logits = prediction.patch_logits[match.slot]
+        matches, frames, patches = logits.shape
         frame = (prediction.times_sec[match.slot] - target.time_sec[match.box, None]).abs().argmin(-1)
-        covered = patch_coverage(target.boxes_xyxy[match.box], round(logits.shape[-1] ** 0.5))
-        share = torch.zeros_like(logits)
-        share[torch.arange(len(frame), device=frame.device), frame] = covered / covered.sum(-1, keepdim=True).clamp_min(1e-6)
-        valid = logits.isfinite().flatten(1)
-        return {**super().losses(prediction, target), "patches": SoftCrossEntropy()(logits.flatten(1), share.flatten(1), valid)}
+        covered = patch_coverage(wanted, round(patches**0.5))
+        share = covered / covered.sum(-1, keepdim=True).clamp_min(1e-6)
+        boxes = prediction.patch_boxes_xyxy[match.slot, frame].flatten(0, 1)
+        terms = self.box_terms(boxes, wanted.repeat_interleave(patches, 0))
+        found = {name: (values.reshape(matches, patches) * share).sum(-1) for name, values in terms.items()}
+        everywhere = share.new_zeros(matches, frames, patches)
+        everywhere[torch.arange(matches, device=frame.device), frame] = share
+        pointing = SoftCrossEntropy()(logits.flatten(1), everywhere.flatten(1), logits.isfinite().flatten(1))
+        return {**found, "patches": pointing}
 
     def weights(self) -> dict[str, float]:
         """The weights of the box's terms and of "patches"."""
@@ -138,17 +155,11 @@ class DenseRegionHead(RegionHead):
         return DenseRegionTarget(boxes.boxes_xyxy, boxes.box_answer, boxes.slot_answer, times)
 
 
-def spread_box(attention: Tensor) -> Tensor:
-    """The box over which attention [slot, patch] on a square grid would be uniform: its mean, plus and minus sqrt(3) deviations; xyxy."""
-    side = round(attention.shape[-1] ** 0.5)
-    middle = (torch.arange(side, device=attention.device) + 0.5) / side
-    grid = attention.reshape(-1, side, side)
-    across, down = grid.sum(1), grid.sum(2)
-    mean = torch.stack([across @ middle, down @ middle], -1)
-    square = torch.stack([across @ middle.square(), down @ middle.square()], -1)
-    # a patch itself spreads by 1 / side^2 / 12, which also keeps the root's gradient finite
-    half = (3 * (square - mean.square()).clamp_min(0) + 0.25 / side**2).sqrt()
-    return torch.cat([mean - half, mean + half], -1)
+def patch_middles(patches: int, device: torch.device) -> Tensor:
+    """Middles (x, y) in [0,1] of the patches of a square grid, row-major [patch, 2]."""
+    side = round(patches**0.5)
+    middle = (torch.arange(side, device=device) + 0.5) / side
+    return torch.stack([middle.repeat(side), middle.repeat_interleave(side)], -1)
 
 
 def patch_coverage(boxes_xyxy: Tensor, side: int) -> Tensor:
