@@ -16,7 +16,7 @@ from tpo_lab.batch import Batch, Row
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.media import Frames
-from tpo_lab.model import TPOModel, clip_visual
+from tpo_lab.model import TPOModel, clip_visual, features_for
 from tpo_lab.sample import BoxPrompt, Media, Sample, Turn
 from tpo_lab.tokens import route_token
 
@@ -31,7 +31,8 @@ class Answer:
     Attributes:
         text: the words, with `<head>` where a head was asked.
         routes: the heads that the model asked, in order; several routes of one head make one answer of that head.
-        structured: per head, its JSON-ready answer in pixels and seconds of the original video.
+        structured: per head, its JSON-ready answer in pixels and seconds of the original video; a head that looks at features from files
+            and was asked about a clip without any has none.
         task_embeddings: per head, e_i of each of its slots, [slot, d].
         truncated: whether the text was cut at the token limit.
         route_probability: per head of the model, the probability in [0, 1] that the answer begins with its route, as the language
@@ -254,7 +255,8 @@ class Answerer:
 
     def _finish(self, writing: _Writing, row: Row, video: VideoFeatures, query: Tensor) -> Answer:
         embeddings = {head: torch.stack(states) for head, states in writing.embeddings.items()}
-        structured = {head: self.read(head, states, row, video, query) for head, states in embeddings.items()}
+        blind = {head for head in self.model.feature_files if head not in row.features}
+        structured = {head: self.read(head, states, row, video, query) for head, states in embeddings.items() if head not in blind}
         text, routes = self._text(writing.words), tuple(writing.routes)
         return Answer(text, routes, structured, embeddings, writing.truncated, writing.route_probability)
 
@@ -266,12 +268,14 @@ class Answerer:
         if "frames" in head.needs:
             gathered["frames"] = row.frames[None].expand(len(embeddings), *row.frames.shape).to(embeddings.device)
         if "frame_features" in head.needs:
-            gathered["frame_features"] = video.frames.expand(len(embeddings), *video.frames.shape[1:])
+            seen = features_for(head, row, video)
+            gathered["frame_features"] = seen.expand(len(embeddings), *seen.shape)
         if "query" in head.needs:
             gathered["query_features"] = query.expand(len(embeddings), *query.shape)
             gathered["query_valid"] = torch.ones(gathered["query_features"].shape[:2], dtype=torch.bool, device=query.device)
-        visual = clip_visual([row.clip] * len(embeddings), answer, embeddings.device, **gathered)
-        return head.decode(head.predict(embeddings, visual), [row.clip], answer)[0]
+        clip = row.clip_of(head_name)
+        visual = clip_visual([clip] * len(embeddings), answer, embeddings.device, **gathered)
+        return head.decode(head.predict(embeddings, visual), [clip], answer)[0]
 
     def _text(self, words: list[int]) -> str:
         """The words with `<head>` for routes, as samples write them: put into a history, they become the same tokens again."""
@@ -290,6 +294,7 @@ def ask(
     history: Sequence[tuple[str, str]] = (),
     start_sec: float = 0.0,
     end_sec: float | None = None,
+    features: str | Path | None = None,
     on_corrupt: str = "raise",
     max_tokens: int = 96,
     on_text: Callable[[str], None] | None = None,
@@ -300,9 +305,11 @@ def ask(
         question: may mention `<prompt:0>`, ...; boxes that it does not mention are put at its end.
         boxes: xyxy in pixels of the original first frame.
         history: earlier (question, answer) pairs; answers as `Answer.text`.
+        features: where relative folders of precomputed features start from, for heads that look at such; the current folder where None.
 
     Raises:
-        UsageError: for a file that cannot be read, an empty question or answer, or a box outside the frame.
+        UsageError: for a file that cannot be read, an empty question or answer, a box outside the frame, or a clip without the features
+            that a head which the model asked looks at.
     """
     text = question
     for said in (question, *(said for pair in history for said in pair)):
@@ -316,7 +323,8 @@ def ask(
     prompts = tuple(BoxPrompt.model_construct(xyxy=tuple(float(edge) for edge in box)) for box in boxes)
     media = Media.model_construct(path=_absolute(video), start_sec=start_sec, end_sec=end_sec)
     sample = Sample.model_construct(id="question", media=media, conversation=(*turns, Turn(role="user", text=text)), prompts=prompts)
-    row = Frames(model.backbone, keep=False, on_corrupt=on_corrupt).row([sample])
+    sample = sample if features is None else sample.at(features)
+    row = Frames(model.backbone, features=model.feature_files, keep=False, on_corrupt=on_corrupt).row([sample])
     for box in boxes:
         if len(box) != 4 or not (0 <= box[0] < box[2] <= row.clip.width and 0 <= box[1] < box[3] <= row.clip.height):
             size = f"{row.clip.width} x {row.clip.height}"
@@ -325,9 +333,14 @@ def ask(
     model.eval()
     try:
         tell = None if on_text is None else lambda index, piece: on_text(piece)
-        return Answerer(model, max_tokens=max_tokens).answer([row], on_text=tell)[0], row.clip
+        answer = Answerer(model, max_tokens=max_tokens).answer([row], on_text=tell)[0]
     finally:
         model.train(was_training)
+    for head in answer.routes:
+        if head not in answer.structured:
+            # there were no features when the row was made; this says which
+            model.feature_files[head].load(sample, row.clip.duration_sec)
+    return answer, row.clip
 
 
 def stream(model: TPOModel, video: str | Path, question: str, **options: Any) -> Iterator[str | Answer]:

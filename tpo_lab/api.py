@@ -17,6 +17,9 @@ from tpo_lab.recipes import Recipe
 from tpo_lab.stages import Switches
 
 DEFAULT_HEADS = ("region", "temporal")
+INTERNVIDEO2_WIDTH = 768
+INTERNVIDEO2_STEP_SEC = 1.0
+"""Of the features that the released temporal head sees: clips of 8 frames at 8 frames per second."""
 
 
 def build(
@@ -30,7 +33,8 @@ def build(
 
     Args:
         backbone: "nano", a folder, a hub id, or a backbone that is built already.
-        heads: names, or specs with settings such as `{"name": "temporal", "head": "simple", "hidden": 64}`.
+        heads: names, or specs with settings such as `{"name": "temporal", "head": "cg-detr",
+            "features": [{"folder": "clip_features", "width": 512}], "step_sec": 2.0}`.
         recipe: decides heads and their settings by its switches (e.g. the region loss); a setting in a spec wins.
         num_frames: frames of a clip that the model is shown; the backbone's own number where None.
     """
@@ -50,7 +54,10 @@ def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backb
         if spec.get("head", switches.temporal_head) == "cg-detr":
             decided |= {"weight_saliency": switches.saliency_weight, **(NANO if switches.temporal_size == "nano" else {})}
     chosen = head_class(str(spec.get("name", "")), spec.get("head", decided.get("head")))
-    if any(field.name == "vision_dim" for field in fields(chosen.Settings)):
+    settings = {field.name for field in fields(chosen.Settings)}
+    if chosen.name == "temporal" and "features" in settings and switches is not None and switches.temporal_features != "backbone":
+        decided |= {"features": [{"folder": switches.temporal_features, "width": INTERNVIDEO2_WIDTH}], "step_sec": INTERNVIDEO2_STEP_SEC}
+    if "vision_dim" in settings and not spec.get("features", decided.get("features")):
         decided["vision_dim"] = backbone.vision_size
     return decided
 

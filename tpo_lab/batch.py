@@ -7,7 +7,7 @@ it, and nothing that comes after sees it, in training and in inference alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from tpo_lab.conversation import ConversationEncoder, Encoded, Kind
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
+from tpo_lab.precomputed import ClipFeatures
 from tpo_lab.sample import Sample
 
 
@@ -29,12 +30,18 @@ class Row:
         clip: what the heads need to know of the clip.
         samples: conversations about it.
         key: names the frames exactly (media, times, size); used by the feature cache.
+        features: by head, what was read from files for those that look at such features; not for heads that no sample asks.
     """
 
     frames: Tensor
     clip: ClipInfo
     samples: tuple[Sample, ...]
     key: str
+    features: Mapping[str, ClipFeatures] = field(default_factory=dict)
+
+    def clip_of(self, head: str) -> ClipInfo:
+        """The clip as this head sees it: features from files have times of their own."""
+        return replace(self.clip, times_sec=self.features[head].times_sec) if head in self.features else self.clip
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ class Collator:
             for number, sample in enumerate(row.samples, 1):
                 encoded = self.encoder.encode([(turn.role, turn.text) for turn in sample.conversation])
                 offset = len(line)
-                _add_slots(slots, encoded, sample, row.clip, index, offset)
+                _add_slots(slots, encoded, sample, row, index, offset)
                 boxes += [_normalised_box(sample, prompt, row.clip) for prompt in encoded.prompts]
                 place, last = len(prefix), -1
                 for token, (token_id, kind) in enumerate(zip(encoded.ids, encoded.kinds, strict=True)):
@@ -195,17 +202,17 @@ def _pad(lines: list[list[int]], value: int) -> Tensor:
     return torch.tensor([line + [value] * (longest - len(line)) for line in lines], dtype=torch.long)
 
 
-def _add_slots(slots: dict[str, _Slots], encoded: Encoded, sample: Sample, clip: ClipInfo, row: int, offset: int) -> None:
+def _add_slots(slots: dict[str, _Slots], encoded: Encoded, sample: Sample, row: Row, place: int, offset: int) -> None:
     counts: dict[str, int] = {}
     for slot in encoded.slots:
         found = slots.setdefault(slot.head, _Slots())
         if slot.head not in counts:
-            found.clips.append(clip)
+            found.clips.append(row.clip_of(slot.head))
             found.annotations.append(_annotation(sample, slot.head))
             found.counts.append(0)
         counts[slot.head] = counts.get(slot.head, 0) + 1
         found.counts[-1] += 1
-        found.row.append(row)
+        found.row.append(place)
         found.token.append(offset + slot.token)
         found.answer.append(len(found.counts) - 1)
         found.question.append((offset + slot.question[0], offset + slot.question[1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -122,7 +122,7 @@ def evaluate(
 
     Args:
         max_tokens: most tokens of an answer; captions are left out of the exact-match score.
-        blind: replace every frame by grey, to see what the questions alone give away.
+        blind: replace every frame by grey and features from files by zeros, to see what the questions alone give away.
         progress: called with the number of samples done and their total.
 
     Raises:
@@ -135,7 +135,8 @@ def evaluate(
         raise UsageError("samples", expected="at least one that is no caption", got=len(samples))
     was_training = model.training
     model.eval()
-    frames, answerer = Frames(model.backbone, keep=False), Answerer(model, max_tokens=max_tokens)
+    frames = Frames(model.backbone, features=model.feature_files, keep=False)
+    answerer = Answerer(model, max_tokens=max_tokens)
     records: list[Record] = []
     try:
         for start in range(0, len(asked), batch_size):
@@ -151,7 +152,7 @@ def evaluate(
 @torch.no_grad()
 def _answer_rows(model: TPOModel, answerer: Answerer, rows: Sequence[Row]) -> list[Record]:
     video = FeatureCache(model)(rows)
-    questions = [Row(row.frames, row.clip, (_question(row.samples[0]),), row.key) for row in rows]
+    questions = [replace(row, samples=(_question(row.samples[0]),)) for row in rows]
     answers = answerer.answer(questions, video=video)
     forced: list[dict[str, Any]] = [{} for _ in rows]
     batch = model.collate(rows).to(model.backbone.device)
@@ -169,7 +170,12 @@ def _answer_rows(model: TPOModel, answerer: Answerer, rows: Sequence[Row]) -> li
 
 
 def _blinded(rows: Sequence[Row]) -> list[Row]:
-    return [Row(torch.full_like(row.frames, 127), row.clip, row.samples, f"blind|{row.clip}|{len(row.frames)}") for row in rows]
+    return [_blinded_row(row) for row in rows]
+
+
+def _blinded_row(row: Row) -> Row:
+    features = {head: replace(found, values=torch.zeros_like(found.values)) for head, found in row.features.items()}
+    return replace(row, frames=torch.full_like(row.frames, 127), key=f"blind|{row.clip}|{len(row.frames)}", features=features)
 
 
 def _question(sample: Sample) -> Sample:

@@ -25,7 +25,7 @@ class FeatureCache:
 
     def __init__(self, model: TPOModel, *, limit_bytes: int = 4 << 30) -> None:
         self.model = model
-        self.keep_frames = any("frame_features" in model.head(name).needs for name in model.heads)
+        self.keep_frames = any("frame_features" in head.needs and head.features is None for head in map(model.head, model.heads))
         self._kept: dict[str, VideoFeatures] = {}
         self._free = limit_bytes
 

@@ -1,9 +1,10 @@
-"""From a sample's media to the frames that a backbone sees: files by the video reader, `world://` references by rendering."""
+"""From a sample's media to what a model sees: frames by the video reader, `world://` references by rendering, features from files."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,8 @@ from tpo_lab.batch import Row
 from tpo_lab.datasets.world.scene import WORLD
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
-from tpo_lab.sample import Media, Sample
+from tpo_lab.precomputed import ClipFeatures, FeatureFiles
+from tpo_lab.sample import Media, Sample, markers
 
 if TYPE_CHECKING:
     from tpo_lab.backbones.base import Backbone
@@ -29,24 +31,36 @@ def media_key(sample: Sample) -> str:
 
 
 class Frames:
-    """Loads and keeps the frames of clips, resized for one backbone.
+    """Loads and keeps the frames of clips, resized for one backbone, and the features that heads want from files.
+
+    Features are read for the heads that a row's answers ask. A question without an answer may ask any: it gets those that there are.
 
     Args:
-        keep: whether to keep frames in memory (uint8, resized: 100 kB for eight frames of 64 pixels, 7 MB for 16 of 384).
+        features: by head, the files of features that it looks at: `TPOModel.feature_files`.
+        keep: whether to keep what was loaded in memory (frames as uint8, resized: 100 kB for eight of 64 pixels, 7 MB for 16 of 384).
         limit_bytes: how much to keep; clips that come later are loaded each time.
         on_corrupt: what the video reader does with damaged files.
     """
 
-    def __init__(self, backbone: Backbone, *, keep: bool = True, limit_bytes: int = 2 << 30, on_corrupt: str = "raise") -> None:
-        self.backbone, self.on_corrupt = backbone, on_corrupt
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        features: Mapping[str, FeatureFiles] | None = None,
+        keep: bool = True,
+        limit_bytes: int = 2 << 30,
+        on_corrupt: str = "raise",
+    ) -> None:
+        self.backbone, self.features, self.on_corrupt = backbone, features or {}, on_corrupt
         self._kept: dict[str, tuple[Tensor, ClipInfo]] = {}
+        self._kept_features: dict[tuple[str, Path | None, str], ClipFeatures] = {}
         self._free = limit_bytes if keep else 0
 
     def row(self, samples: Iterable[Sample]) -> Row:
         """One row of samples about the same clip.
 
         Raises:
-            UsageError: for samples about different clips, or media that cannot be read.
+            UsageError: for samples about different clips, or media or features that cannot be read.
         """
         group = tuple(samples)
         keys = {media_key(sample) for sample in group}
@@ -57,7 +71,17 @@ class Frames:
         if key not in self._kept and frames.nbytes <= self._free:
             self._free -= frames.nbytes
             self._kept[key] = (frames, clip)
-        return Row(frames, clip, group, f"{key}|{self.backbone.num_frames}|{self.backbone.image_size}")
+        features = {head: self._features(head, group[0], clip) for head, files in self.features.items() if _wanted(head, files, group)}
+        return Row(frames, clip, group, f"{key}|{self.backbone.num_frames}|{self.backbone.image_size}", features)
+
+    def _features(self, head: str, sample: Sample, clip: ClipInfo) -> ClipFeatures:
+        # equal media may be read from two files of samples, each with feature folders beside it
+        key = (media_key(sample), sample.root, head)
+        found = self._kept_features.get(key) or self.features[head].load(sample, clip.duration_sec)
+        if key not in self._kept_features and found.values.nbytes <= self._free:
+            self._free -= found.values.nbytes
+            self._kept_features[key] = found
+        return found
 
     def _load(self, sample: Sample) -> tuple[Tensor, ClipInfo]:
         if sample.media.path.startswith(WORLD):
@@ -78,6 +102,17 @@ class Frames:
             times = tuple(float(time) - found.start_sec for time in found.times_sec)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
         return self.backbone.resize(tensor), ClipInfo(width, height, duration, times)
+
+
+def _wanted(head: str, files: FeatureFiles, group: Iterable[Sample]) -> bool:
+    """Whether a row needs the features of a head."""
+    for sample in group:
+        if sample.conversation[-1].role == "user":
+            if files.complete(sample):
+                return True
+        elif any(head in markers(turn.text) for turn in sample.conversation if turn.role == "assistant"):
+            return True
+    return False
 
 
 def _rendered(media: Media, count: int) -> tuple[NDArray[np.uint8], tuple[float, ...], float]:

@@ -17,6 +17,7 @@ from tpo_lab.errors import TPOError, UsageError, unknown_name
 from tpo_lab.heads import Head, Visual
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.objective import LossReport, combine, word_losses
+from tpo_lab.precomputed import FeatureFiles
 from tpo_lab.prompts import BoxPromptEncoder
 from tpo_lab.sample import Sample, markers
 from tpo_lab.stages import Lora
@@ -187,13 +188,19 @@ class TPOModel(nn.Module):
             found[name] = head.collate_targets(items, slots.slots_per_answer, self.backbone.device)
         return found
 
+    @property
+    def feature_files(self) -> dict[str, FeatureFiles]:
+        """By head, the files of features that it looks at; heads that look at the backbone's own are left out."""
+        found = {name: self.head(name).features for name in self.heads}
+        return {name: files for name, files in found.items() if files is not None}
+
     def _visual(self, head: Any, slots: HeadSlots, batch: Batch, video: Sequence[VideoFeatures], hidden: Tensor) -> Visual:
         rows = slots.row.tolist()
         gathered: dict[str, Tensor] = {}
         if "frames" in head.needs:
             gathered["frames"] = _stack_padded([batch.rows[row].frames for row in rows]).to(hidden.device)
         if "frame_features" in head.needs:
-            gathered["frame_features"] = _stack_padded([video[row].frames[0] for row in rows])
+            gathered["frame_features"] = _stack_padded([features_for(head, batch.rows[row], video[row]) for row in rows])
         if "query" in head.needs:
             spans = [hidden[row, start:end] for row, (start, end) in zip(rows, slots.question.tolist(), strict=True)]
             gathered["query_features"] = _stack_padded(spans)
@@ -220,6 +227,20 @@ class TPOModel(nn.Module):
 
 def _asks(sample: Sample, head: str) -> bool:
     return any(head in markers(turn.text) for turn in sample.conversation if turn.role == "assistant")
+
+
+def features_for(head: Head[Any, Any], row: Row, video: VideoFeatures) -> Tensor:
+    """What a head sees of one row, [frame, patch, d]: the patches of the backbone's vision tower, or rows from files as one patch each.
+
+    Raises:
+        UsageError: the head looks at files, and the row was made without.
+    """
+    if head.features is None:
+        return video.frames[0]
+    if head.name not in row.features:
+        hint = "Make rows by `Frames(model.backbone, features=model.feature_files)`."
+        raise UsageError(f"sample {row.samples[0].id}: features", expected=f"those that the {head.name} head looks at", got=None, hint=hint)
+    return row.features[head.name].values[:, None].to(video.frames.device)
 
 
 def clip_visual(clips: Sequence[ClipInfo], answer: Tensor, device: torch.device, **gathered: Tensor) -> Visual:

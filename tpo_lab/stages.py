@@ -192,7 +192,8 @@ class Switches:
         mask_prompt_encoder: whether SAM2's own prompt encoder still prompts the frames after the first.
         saliency_weight: of CG-DETR's saliency loss; 1 is its default, the released run has 4.
         tracking_prompt: a user's box goes through the language model ("llm"), or straight into SAM2 as in the released demo.
-        temporal_features: what the temporal head sees; the paper says "InternVideo2", the demo takes 1B, the scripts 6B.
+        temporal_features: what CG-DETR sees; the paper says "InternVideo2", the demo takes 1B, the scripts 6B. Those are read from the
+            folder of that name beside the samples' file; a head's own setting `features` wins.
         normalise_features: whether those rows are scaled to length 1 in training and inference, or in training only as released.
         stage2_qvhighlights: Table 1 counts QVHighlights among the temporal data of stage 2, Table 17 does not.
 

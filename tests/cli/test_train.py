@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from tpo_lab.cli.train import _knobs
 from tpo_lab.errors import UsageError
+from tpo_lab.heads.cg_detr import NANO
 from tpo_lab.sample import read, write
 
 ROOT = Path(__file__).parents[2]
@@ -188,3 +189,24 @@ def test_interrupted_run_says_how_to_go_on_and_ends_where_an_undisturbed_one_doe
     first, second = (load_file(tmp_path / run / "checkpoint" / "tpo.safetensors") for run in "ab")
     assert all(first[name].equal(second[name]) for name in second)
     assert [line["step"] for line in metrics(tmp_path / "a")] == list(range(1, 13))
+
+
+def test_head_is_built_from_json_with_its_settings(call, tiny_base: Path):
+    spec = {"name": "temporal", "head": "cg-detr", "features": [{"folder": "clip", "width": 5}], **NANO}
+    done = call("train", "--backbone", tiny_base, "--head", json.dumps(spec), "--stage", "2.temporal", "--dry-run", "--json")
+    assert done.status == 0, done.err
+    (stage,) = done.document["stages"]
+    assert "heads.temporal" in stage["parts"] and "heads.region" not in stage["parts"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--head", '{"name": "temporal"'), "--head: expected a name, or JSON such as"),
+        (("--head", "regoin"), "Did you mean 'region'"),
+        (("--head", "region", "--checkpoint", "nano-tpo"), "--head: expected none beside --checkpoint"),
+    ],
+)
+def test_wrong_head_is_refused(call, words: tuple[str, ...], message: str):
+    done = call("train", *words, "--dry-run")
+    assert done.status == 2 and message in " ".join(done.err.split())

@@ -33,6 +33,9 @@ def predict(
     box: Annotated[
         list[str], typer.Option(metavar="X0,Y0,X1,Y1", help="Point at this box, in pixels of the first frame; repeatable.")
     ] = [],  # noqa: B006
+    features: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where a head's relative folders of precomputed features start from.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write answer.json, frames.png and timeline.png there.")] = None,
     on_corrupt: Annotated[str, typer.Option(metavar="raise|drop|warn", help="What to do with damaged frames.")] = "raise",
     start: Annotated[float, typer.Option(metavar="SEC", help="Where the clip begins in the video.")] = 0.0,
@@ -49,7 +52,7 @@ def predict(
     from tpo_lab.cli.models import open_model
 
     model = open_model(checkpoint)
-    answer, clip = ask(model, video, question, boxes=boxes, start_sec=start, end_sec=end, on_corrupt=on_corrupt)
+    answer, clip = ask(model, video, question, boxes=boxes, start_sec=start, end_sec=end, features=features, on_corrupt=on_corrupt)
     asked = {"video": str(video), "question": question, "start_sec": start, "duration_sec": clip.duration_sec}
     document: dict[str, Any] = {**answer.to_dict(), **asked}
     if out is not None:

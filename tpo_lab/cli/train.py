@@ -26,6 +26,7 @@ EXAMPLE = """
 tpo-lab train --data train.jsonl --out runs/first
 tpo-lab train --recipe paper --dry-run
 tpo-lab train --data *.jsonl --out runs/short --stage 1 --set 1.steps=100
+tpo-lab train --data qvh.jsonl --out qvh --head '{"name": "temporal", "head": "cg-detr", "features": [{"folder": "clip", "width": 512}]}'
 """
 
 group = typer.Typer()
@@ -37,6 +38,10 @@ def train(
     backbone: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="nano, a folder, or a hub id. Default: nano.")] = None,
     data: Annotated[list[Path], typer.Option(metavar=FILES, help="Samples as JSONL; several files are joined.")] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; its checkpoint/ is the trained model.")] = None,
+    head: Annotated[
+        list[str],
+        typer.Option(metavar="NAME|JSON", help="A head of a new model, with settings as JSON; repeatable. Default: region, temporal."),
+    ] = [],  # noqa: B006
     stage: Annotated[str, typer.Option(metavar="1|2|2.HEAD|3a|3b|all", help="Which stages to run.")] = "all",
     checkpoint: Annotated[str | None, typer.Option(metavar="DIR", help="Start from this checkpoint, not from a backbone.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
@@ -54,7 +59,7 @@ def train(
         for name, value in (("--data", data), ("--out", out)):
             if not value:
                 raise UsageError(name, expected="a value", got=None, hint="Only --dry-run needs none.")
-    model = _model(backbone, checkpoint, chosen, frames="frames" in _knobs(set_), threads=threads, seed=seed)
+    model = _model(backbone, checkpoint, chosen, _specs(head), frames="frames" in _knobs(set_), threads=threads, seed=seed)
     chosen = chosen.for_heads(tuple(name for name in model.heads if name in chosen.heads))
     stages = chosen.stage(stage)
     model.add_lora(chosen.lora)
@@ -103,7 +108,31 @@ def _knobs(settings: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _model(backbone: str | None, checkpoint: str | None, recipe: Recipe, *, frames: bool, threads: int | None, seed: int) -> TPOModel:
+def _specs(heads: Sequence[str]) -> list[str | dict[str, Any]]:
+    """Names as they are, JSON as the specs of `tpo_lab.build`."""
+    found: list[str | dict[str, Any]] = []
+    for head in heads:
+        if not head.lstrip().startswith("{"):
+            found.append(head)
+            continue
+        try:
+            found.append(json.loads(head))
+        except json.JSONDecodeError as error:
+            expected = 'a name, or JSON such as {"name": "temporal", "head": "cg-detr"}'
+            raise UsageError("--head", expected=expected, got=head, hint=f"{error}.") from error
+    return found
+
+
+def _model(
+    backbone: str | None,
+    checkpoint: str | None,
+    recipe: Recipe,
+    heads: Sequence[str | dict[str, Any]],
+    *,
+    frames: bool,
+    threads: int | None,
+    seed: int,
+) -> TPOModel:
     import torch
 
     from tpo_lab import api
@@ -115,7 +144,9 @@ def _model(backbone: str | None, checkpoint: str | None, recipe: Recipe, *, fram
     torch.manual_seed(seed)
     if checkpoint is None:
         # A backbone knows best how many frames it was pretrained with; only an explicit setting changes that.
-        return api.build(backbone or "nano", recipe=recipe, num_frames=recipe.frames if frames else None)
+        return api.build(backbone or "nano", heads or api.DEFAULT_HEADS, recipe=recipe, num_frames=recipe.frames if frames else None)
+    if heads:
+        raise UsageError("--head", expected="none beside --checkpoint, which names its own", got=list(heads))
     if backbone is not None:
         raise UsageError("--backbone", expected="none beside --checkpoint, which names its own", got=backbone)
     return api.load(checkpoint_folder(checkpoint))

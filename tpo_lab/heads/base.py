@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tpo_lab.errors import TPOError, UsageError, unknown_name
+from tpo_lab.precomputed import FeatureFiles
 
 PredictionT = TypeVar("PredictionT")
 TargetT = TypeVar("TargetT")
@@ -29,7 +30,7 @@ class ClipInfo:
         width: pixels of the original frame.
         height: pixels of the original frame.
         duration_sec: seconds of the clip; annotated seconds count from its start.
-        times_sec: seconds of the frames that the model saw.
+        times_sec: seconds of the frames that the model saw; for a head with `features`, of the rows of those.
     """
 
     width: int
@@ -43,13 +44,13 @@ class Visual:
     """What a head may look at beside the task embedding, one row per slot; masks are True = valid.
 
     Attributes:
-        times_sec: seconds of the frames [slot, frame].
+        times_sec: seconds of the frames [slot, frame]; for a head with `features`, the rows of those take the place of frames.
         frame_valid: which frames exist [slot, frame].
         duration_sec: seconds of the clips [slot].
         size_wh: pixels of the original frames, width then height [slot, 2].
         answer: LongTensor [slot]; the slots of one answer share a number 0..n_answers-1.
         frames: uint8 RGB [slot, frame, 3, h, w], or None.
-        frame_features: vision features [slot, frame, patch, d_vision], or None.
+        frame_features: vision features [slot, frame, patch, d_vision], or None; those from files have one patch.
         query_features: embedded words of the question [slot, token, d], or None.
         query_valid: which of those exist [slot, token], or None.
     """
@@ -148,6 +149,11 @@ class Head(nn.Module, ABC, Generic[PredictionT, TargetT]):
             cls.predict = _guard_predict(cls.predict)  # type: ignore[method-assign]
         if "losses" in cls.__dict__:
             cls.losses = _guard_losses(cls.losses)  # type: ignore[method-assign]
+
+    @property
+    def features(self) -> FeatureFiles | None:
+        """The files that `visual.frame_features` and its times come from; None: the backbone's vision tower, and its frames."""
+        return None
 
     @abstractmethod
     def predict(self, task_embedding: Tensor, visual: Visual) -> PredictionT:

@@ -82,7 +82,7 @@ def fit(
         finished = list(state["finished"])
     for name in untrained:
         say(f"warning: no stage of recipe {recipe.name!r} trains head {name!r}")
-    frames = Frames(model.backbone)
+    frames = Frames(model.backbone, features=model.feature_files)
     with stop_on_interrupt() as stopped:
         for entry in stages:
             if entry.name in finished:

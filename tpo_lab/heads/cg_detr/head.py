@@ -21,6 +21,7 @@ from tpo_lab.heads.cg_detr.settings import CGDETRSettings
 from tpo_lab.heads.cg_detr.targets import CGDETRItem, CGDETRTarget, collate_items, encode_item
 from tpo_lab.heads.cg_detr.terms import alignment_terms, attention_terms, saliency_terms
 from tpo_lab.heads.windows import pool_windows
+from tpo_lab.precomputed import FeatureFiles
 from tpo_lab.spans import cw_to_sec, frame_cells, sec_to_cw, span_giou
 
 OFFICIAL_ROUND_SEC = 1.0
@@ -87,6 +88,11 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         self.network = Network(embed_dim, self.settings)
         self._told = False
 
+    @property
+    def features(self) -> FeatureFiles | None:
+        """The files that the settings name."""
+        return self.settings.feature_files
+
     def predict(self, task_embedding: Tensor, visual: Visual) -> CGDETRPrediction:
         """Propose windows and score frames, looking at the frames' features, their times, and the question."""
         features, query, query_valid = visual.frame_features, visual.query_features, visual.query_valid
@@ -94,7 +100,8 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         require_axes("visual.frame_features", features, slot=None, frame=None, patch=None, d_vision=self.settings.vision_dim)
         times_sec, valid, duration_sec = visual.times_sec.float(), visual.frame_valid, visual.duration_sec.float()
         cells_sec = frame_cells(times_sec, duration_sec, valid)
-        pooled = functional.normalize(features.to(task_embedding.dtype).mean(2), dim=-1, eps=1e-5)
+        kinds = torch.split(features.to(task_embedding.dtype).mean(2), list(self.settings.widths), dim=-1)
+        pooled = torch.cat([functional.normalize(kind, dim=-1, eps=1e-5) for kind in kinds], dim=-1)
         ends = cells_sec / duration_sec.clamp(min=torch.finfo(torch.float32).tiny)[:, None, None]
         kept = self.settings.max_text
         words = functional.normalize(query[:, :kept].to(task_embedding.dtype), dim=-1, eps=1e-5)

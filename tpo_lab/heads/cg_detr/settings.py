@@ -7,8 +7,10 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from tpo_lab import knobs
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.heads.base import HeadSettings
+from tpo_lab.precomputed import FeatureFiles, FeatureFolder
 
 Behaviour = Literal["sound", "official"]
 
@@ -39,7 +41,9 @@ class CGDETRSettings(HeadSettings):
     """Settings of CG-DETR; a term's weight in the objective is `scale` times its `weight_*`.
 
     Attributes:
-        vision_dim: width of the vision tower's patch features; `tpo_lab.build` fills it in.
+        vision_dim: width of the vision tower's patch features, which `tpo_lab.build` fills in; with `features`, the sum of their widths.
+        features: folders of precomputed features to look at in place of the vision tower's, as `FeatureFolder` or its fields.
+        step_sec: seconds from one row of those files to the next; 2 in QVHighlights.
         dim: width d of all inner tokens.
         heads: attention heads; they divide `dim`.
         feedforward_dim: width of the hidden layer behind each attention.
@@ -78,6 +82,8 @@ class CGDETRSettings(HeadSettings):
     """
 
     vision_dim: int = 0
+    features: tuple[FeatureFolder, ...] = ()
+    step_sec: float = 2.0
     dim: int = 256
     heads: int = 8
     feedforward_dim: int = 1024
@@ -115,6 +121,12 @@ class CGDETRSettings(HeadSettings):
     weight_orthogonal: float = 1.0
 
     def __post_init__(self) -> None:
+        folders = [each if isinstance(each, FeatureFolder) else knobs.from_plain(FeatureFolder, each, "features") for each in self.features]
+        object.__setattr__(self, "features", tuple(folders))
+        total = sum(self.widths)
+        if self.feature_files is not None and self.vision_dim not in (0, total):
+            raise UsageError("vision_dim", expected=f"{total}, the sum of the widths of `features`, or nothing", got=self.vision_dim)
+        object.__setattr__(self, "vision_dim", total)
         if self.vision_dim < 1:
             raise UsageError("vision_dim", expected="the width of the vision tower's features", got=self.vision_dim)
         for field in fields(self):
@@ -130,13 +142,24 @@ class CGDETRSettings(HeadSettings):
         for name in ("input_dropout", "dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(name, expected="a rate in [0, 1)", got=getattr(self, name))
-        for name in ("top_grade", "temperature"):
+        for name in ("top_grade", "temperature", "step_sec"):
             if getattr(self, name) <= 0:
                 raise UsageError(name, expected="above 0", got=getattr(self, name))
         if self.round_sec is not None and self.round_sec <= 0:
             raise UsageError("round_sec", expected="seconds above 0, or None", got=self.round_sec)
         if self.behaviour not in get_args(Behaviour):
             raise unknown_name("behaviour", self.behaviour, get_args(Behaviour))
+
+    @property
+    def feature_files(self) -> FeatureFiles | None:
+        """The files to look at; None for the vision tower."""
+        return FeatureFiles(folders=self.features, step_sec=self.step_sec) if self.features else None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of each kind of features, side by side; L2 norms are taken within a kind."""
+        files = self.feature_files
+        return (self.vision_dim,) if files is None else files.widths
 
     @property
     def official(self) -> bool:
