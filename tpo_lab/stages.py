@@ -183,8 +183,8 @@ class Switches:
             choose between them. "output" is the closest to the released code.
         assign_loss: Eq. 1's own cross-entropy over the route positions, or those positions as any others inside the text loss.
         region_loss: "paper" mean squared error; "official" 2 L1 + 0.2 (1 - GIoU).
-        region_head: "mlp" learns from boxes alone, as published; "dense" also from the patches that a box covers, which a backbone that
-            never saw a box in its pretraining needs.
+        region_head: "mlp" reads the box off the task embedding alone, as published; "dense" lets it point at a patch and reads the box
+            there, which a backbone that never saw a box in its pretraining needs.
         temporal_head: CG-DETR, or the two-layer MLP of the ablation in Table 11.
         temporal_size: CG-DETR's published sizes, or sizes that a CPU trains in minutes.
         mask_loss: "paper" compares masks, through the frozen decoder; "official" imitates SAM2's embedding of the ground-truth box.

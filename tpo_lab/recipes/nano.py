@@ -33,8 +33,8 @@ def nano() -> Recipe:
     """Few steps at high rates, for a small backbone pretrained on the synthetic world.
 
     Differs in: rates and lengths; stage 3b leaves the vision side as 3a made it, whose features it then keeps, so that its steps take
-    half the time; the region head learns by a curriculum over the number of things, and from patches as well as from
-    boxes, since nano's pretraining showed it no places finer than words; the whole mask head trains, since no pretrained SAM2 is that
+    half the time; the region head learns by a curriculum over the number of things, and points at a patch and reads the box there, since
+    nano's pretraining showed it no places finer than words; the whole mask head trains, since no pretrained SAM2 is that
     small; every head's stage trains the prompt encoders, since all of the world's tasks point at things; the temporal head sees the
     backbone's own features.
     """
@@ -47,14 +47,14 @@ def nano() -> Recipe:
                 learning_rates={LORA: LORA_RATE},
                 data=dict.fromkeys(HEADS, 1.0),
                 losses={"mlm": 1.0, "assign": 1.0},
-                steps=60,
+                steps=40,
             ),
             _one_head("temporal", steps=60),
             _one_head("mask", steps=400),
             _one_head("region", steps=650, curriculum=GROWING),
-            _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=40, more=VISION_RATES),
+            _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
-                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 2.0, CONVERSATION: 3.0}, steps=440
+                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 2.0, CONVERSATION: 3.0}, steps=320
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
