@@ -29,6 +29,7 @@ from tpo_lab.report import (
     line_chart,
     loss_chart,
     overlap,
+    pointing_picture,
     render,
     window_picture,
 )
@@ -210,6 +211,28 @@ class TestPictures:
         )
         changed = np.argwhere((np.asarray(box_picture(pointed, None)) != np.asarray(box_picture(plain, None))).any(-1))
         assert len(changed) and changed[:, 1].max() < box_picture(plain, None).width // 4
+
+    def test_the_patch_that_is_pointed_at_is_lit_and_the_others_are_dark(self, say: Any):
+        attention = np.full((8, 16), 1e-3)
+        attention[2, 6] = 0.5
+        pixels = np.asarray(pointing_picture(say(0, "How many?", "three"), attention)).astype(float)
+        tile = (pixels.shape[1] + 4) // 8
+        patch = pixels[24:48, 2 * tile + 48 : 2 * tile + 72].mean()
+        assert patch > 3 * pixels[:, : tile - 4].mean() > 0
+        assert patch > 3 * pixels[48:72, 2 * tile + 48 : 2 * tile + 72].mean()
+
+    @pytest.mark.parametrize(
+        ("attention", "message"),
+        [
+            (np.ones((8, 15)), r"attention: expected \[frame, patch\], patches of a square grid, got \(8, 15\)"),
+            (np.ones(16), "got \\(16,\\)"),
+            (np.full((8, 16), np.nan), "finite weights from 0 up, got 'nan to nan'"),
+            (np.full((8, 16), -1.0), "finite weights from 0 up, got '-1.0 to -1.0'"),
+        ],
+    )
+    def test_wrong_attention_is_refused(self, say: Any, attention: Any, message: str):
+        with pytest.raises(UsageError, match=message):
+            pointing_picture(say(0, "How many?", "three"), attention)
 
     def test_windows_are_drawn_in_proportion_and_only_the_first_predicted_one(self, say: Any):
         sample = say(0, "When?", "<temporal>", temporal={"windows_sec": [[1.0, 3.0]]})

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, contact_sheet, draw_boxes, timeline
+from tpo_lab.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 TRUTH, MODEL = "truth", "model"
 _FRAME_WIDTH, _FILM_WIDTH = 128, 60
+_TILE_WIDTH = 96
 _FRAMES = 8
+_DARK = 0.2
+"""Of full light, where nothing points."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,35 @@ def box_picture(sample: Sample, predicted: Mapping[str, Any] | None, *, count: i
     for place in places:
         drawn = boxes if place == asked else (pointed if place == 0 else [])
         tiles.append(draw_boxes(shown.frames[place], [(list(xyxy), label, colour) for xyxy, label, colour in drawn], scale=enlarged))
+    return _beside(tiles)
+
+
+def pointing_picture(sample: Sample, attention: NDArray[np.floating[Any]]) -> Image:
+    """The frames that a model saw, lit where a head points.
+
+    Args:
+        sample: about the clip.
+        attention: share or weight of each patch, from 0 up [frame, patch], row-major patches of a square grid; the greatest is shown in
+            full light.
+
+    Raises:
+        UsageError: other axes, a grid that is not square, or a weight that is negative or not finite.
+    """
+    from PIL import Image
+
+    weights = np.asarray(attention, dtype=np.float64)
+    side = round(weights.shape[-1] ** 0.5) if weights.ndim == 2 else 0
+    if side < 1 or side**2 != weights.shape[-1] or not len(weights):
+        raise UsageError("attention", expected="[frame, patch], patches of a square grid", got=weights.shape)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise UsageError("attention", expected="finite weights from 0 up", got=f"{weights.min()} to {weights.max()}")
+    shown = strip(sample, len(weights))
+    light = _DARK + (1 - _DARK) * weights / max(weights.max(), np.finfo(np.float64).tiny)
+    tiles = []
+    for frame, shares in zip(shown.frames, light.reshape(-1, side, side), strict=True):
+        large = Image.fromarray(frame).resize((_TILE_WIDTH, max(1, round(frame.shape[0] * _TILE_WIDTH / frame.shape[1]))))
+        lamp = np.asarray(Image.fromarray(shares.astype(np.float32)).resize(large.size, Image.Resampling.NEAREST))
+        tiles.append(Image.fromarray((np.asarray(large) * lamp[..., None]).astype(np.uint8)))
     return _beside(tiles)
 
 
