@@ -47,6 +47,12 @@ class TestSettings:
             jobs._Job(tmp_path, 0, TINY, None).claim()
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
+    def test_a_file_in_place_of_the_folder(self, tmp_path: Path):
+        (tmp_path / "thesis.tex").write_text("text")
+        with pytest.raises(UsageError, match=r"out: expected a folder, new or of an earlier demo, got .*thesis.tex, a file"):
+            jobs._Job(tmp_path / "thesis.tex", 0, TINY, None).claim()
+        assert (tmp_path / "thesis.tex").read_text() == "text"
+
     def test_a_video_that_is_not_there(self, tmp_path: Path):
         with pytest.raises(UsageError, match=r"video: expected a video file, got .*none.mp4"):
             demo.run(tmp_path / "out", video=tmp_path / "none.mp4", settings=TINY)

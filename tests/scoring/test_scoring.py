@@ -98,6 +98,13 @@ def test_tacos_frames_become_seconds_and_rows_are_found_by_text(put):
     assert asked("tacos", pred, gt).metrics["mIoU"] == 100.0
 
 
+@pytest.mark.parametrize("sentences", [None, "one", ["one", 2]])
+def test_sentences_that_are_none(put, sentences):
+    gt = put("gt.json", {"v": {"timestamps": [[0, 10], [2, 6]], "sentences": sentences}})
+    with pytest.raises(UsageError, match="key v, sentences: expected a list of texts, got"):
+        asked("activitynet", put("pred.json", {"0": {"timestamp": [[0, 10]]}}), gt)
+
+
 def test_hirest_scores_clips_only_and_an_exact_half_is_no_hit(put):
     entry = {"relevant": True, "v_duration": 40, "bounds": [0, 10]}
     gt = put("gt.json", {"Make tea": {"v.mp4": {**entry, "clip": True}, "w.mp4": {**entry, "clip": False}}})
@@ -222,6 +229,16 @@ def test_lasot_folders_and_got10k_frames(put, tmp_path: Path):
         put(f"run/{name}/{name}_001.txt", ("1,1,4,4\n" if name == "V1" else "40,30,4,4\n") * frames)
     # two counted frames against ten: videos do not weigh the same
     assert asked("got10k", tmp_path / "run", tmp_path / "got").metrics == pytest.approx(dict.fromkeys(("AO", "SR@0.5", "SR@0.75"), 100 / 6))
+
+
+@pytest.mark.parametrize("missing", ["full_occlusion.txt", "out_of_view.txt"])
+def test_lasot_without_its_flags_says_which_file(put, tmp_path: Path, missing: str):
+    put("pred/cat-1.txt", "10,20,4,5\n" * 2)
+    for name, text in (("groundtruth.txt", "10,20,4,5\n" * 2), ("full_occlusion.txt", "0,0"), ("out_of_view.txt", "0,0")):
+        if name != missing:
+            put(f"root/cat-1/{name}", text)
+    with pytest.raises(UsageError, match=rf"cat-1.{missing}: expected a file, got 'nothing of that name'"):
+        asked("lasot", tmp_path / "pred", tmp_path / "root")
 
 
 def test_lasot_root_holds_sequences_by_class_and_images_are_not_looked_at(put, tmp_path: Path):

@@ -97,6 +97,8 @@ class _Job:
         Raises:
             UsageError: they differ, or the folder holds something else.
         """
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError("out", expected="a folder, new or of an earlier demo", got=f"{self.out}, a file")
         path = self.out / "settings.json"
         mine = {"seed": self.seed, "video": None if self.video is None else str(self.video), **asdict(self.settings)}
         if path.exists():

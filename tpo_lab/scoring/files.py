@@ -53,6 +53,13 @@ class Record:
             raise UsageError(f"{self.where}, {self.named(*names)}", expected="a text", got=value)
         return str(value)
 
+    def texts(self, name: str) -> list[str]:
+        """A list of texts."""
+        values = self.value(name)
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise UsageError(f"{self.where}, {name}", expected="a list of texts", got=values)
+        return values
+
     def number(self, name: str) -> float:
         """A finite number."""
         value = self.value(name)
@@ -142,10 +149,10 @@ def read_text(path: Path) -> str:
     """The text of a file, without a byte order mark.
 
     Raises:
-        UsageError: a folder, or not UTF-8.
+        UsageError: no such file, a folder, or not UTF-8.
     """
-    if path.is_dir():
-        raise UsageError(str(path), expected="a file", got="a folder")
+    if not path.is_file():
+        raise UsageError(str(path), expected="a file", got="a folder" if path.is_dir() else "nothing of that name")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

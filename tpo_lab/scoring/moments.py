@@ -120,7 +120,7 @@ def _by_video(path: Path, document: dict[str, Any]) -> Iterator[Record]:
                     yield Record(each.where, {"qid": number, "vid": video, "query": key, "relevant_windows": [each.value("bounds")]})
                     number += 1
             continue
-        stamps, sentences = row.rows("timestamps", 2), row.value("sentences")
+        stamps, sentences = row.rows("timestamps", 2), row.texts("sentences")
         if len(stamps) != len(sentences):
             raise UsageError(f"{row.where}, sentences", expected=f"one per timestamp ({len(stamps)})", got=len(sentences))
         unit = row.number("fps") if "fps" in row.fields else 1.0
