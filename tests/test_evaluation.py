@@ -13,8 +13,10 @@ from tpo_lab.api import build
 from tpo_lab.datasets.world.samples import samples_of
 from tpo_lab.datasets.world.scene import sample_scene
 from tpo_lab.errors import UsageError
-from tpo_lab.evaluation import Evaluation, Record, evaluate, score
+from tpo_lab.evaluation import Evaluation, evaluate
 from tpo_lab.media import Frames
+from tpo_lab.record_scores import score
+from tpo_lab.records import Record
 from tpo_lab.sample import Sample
 
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageColor
 
 from tpo_lab.drawing import GROUND_TRUTH, PREDICTION
 from tpo_lab.errors import UsageError
-from tpo_lab.evaluation import Record
+from tpo_lab.records import Record
 from tpo_lab.report import (
     Example,
     Page,

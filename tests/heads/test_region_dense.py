@@ -107,12 +107,13 @@ def test_the_box_lies_around_the_patch_that_the_head_points_at() -> None:
 
 def test_boxes_are_learnt_only_at_the_patches_that_the_true_box_covers() -> None:
     head = DenseRegionHead(8, DenseRegionSettings(vision_dim=6))
-    prediction = head.predict(torch.randn(1, 8), visual(1))
-    prediction.patch_boxes_xyxy.retain_grad()
-    losses = head.losses(prediction, target(head, [{"time_sec": 1.4, "xyxy": [0, 0, 30, 10]}]))
+    seen = visual(1)
+    assert seen.frame_features is not None
+    seen.frame_features.requires_grad_()
+    losses = head.losses(head.predict(torch.randn(1, 8), seen), target(head, [{"time_sec": 1.4, "xyxy": [0, 0, 30, 10]}]))
     (losses["l1"].sum() + losses["giou"].sum()).backward()
-    assert prediction.patch_boxes_xyxy.grad is not None
-    touched = prediction.patch_boxes_xyxy.grad.abs().sum(-1)[0].nonzero()
+    assert seen.frame_features.grad is not None
+    touched = seen.frame_features.grad.abs().sum(-1)[0].nonzero()
     # of the second frame, the first patch as a whole and half of the next
     assert touched.tolist() == [[1, 0], [1, 1]]
 

@@ -19,8 +19,8 @@ from tpo_lab.errors import UsageError
 from tpo_lab.runs import environment, stopwatch, write_json
 
 if TYPE_CHECKING:
-    from tpo_lab.evaluation import Record
     from tpo_lab.model import TPOModel
+    from tpo_lab.records import Record
 
 SCHEMA = "tpo_lab.demo/1"
 _SECONDS_PER_STEP = 0.4
@@ -222,7 +222,7 @@ class _Job:
 
     def records(self, name: str) -> list[Record]:
         """The records of an evaluation that is done."""
-        from tpo_lab.evaluation import Record
+        from tpo_lab.records import Record
 
         stored = json.loads((self.out / name / "result.json").read_text(encoding="utf-8"))["records"]
         return [Record(**{**record, "expected": tuple(record["expected"]), "emitted": tuple(record["emitted"])}) for record in stored]

@@ -13,8 +13,8 @@ from tpo_lab.runs import read_jsonl
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from tpo_lab.evaluation import Record
     from tpo_lab.model import TPOModel
+    from tpo_lab.records import Record
     from tpo_lab.sample import Sample
 
 _ASKED_OF_ANY_VIDEO = ("How many things are there?", "Where is the red ball?", "When does the red ball stop?")

@@ -8,8 +8,8 @@ from typing import Any
 
 from tpo_lab.datasets.world.synth import synthesise
 
-_SIZES = {"train": 6000, "val": 400}
-_TRAINING: dict[str, Any] = {"level": "growing", "questions": 8}
+_SIZES = {"train": 12_000, "val": 400}
+_TRAINING: dict[str, Any] = {"level": "growing", "questions": 16}
 """Clips of one thing too, which a curriculum starts with, and many questions about each, which share its video in training."""
 
 

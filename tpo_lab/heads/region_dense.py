@@ -39,17 +39,19 @@ class DenseRegionSettings(RegionSettings):
 
 @dataclass(frozen=True)
 class DenseRegionPrediction(RegionPrediction):
-    """Where the task embedding points, the box that each patch would give, and the box at the patch that it points at most.
+    """Where the task embedding points, the box at the patch that it points at most, and what boxes at other patches are read from.
 
     Attributes:
         patch_logits: over all patches of all frames [slot, frame, patch], row-major patches; -inf in frames that do not exist.
-        patch_boxes_xyxy: [slot, frame, patch, 4], as `boxes_xyxy`.
         times_sec: seconds of the frames [slot, frame].
+        features: of the patches [slot, frame, patch, d_vision].
+        task_embedding: [slot, d].
     """
 
     patch_logits: Tensor
-    patch_boxes_xyxy: Tensor
     times_sec: Tensor
+    features: Tensor
+    task_embedding: Tensor
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,11 @@ class DenseRegionHead(RegionHead):
         assert visual.frame_features is not None
         features = visual.frame_features.float()
         logits = self.point(task_embedding, features, visual)
-        boxes = self.patch_boxes(task_embedding, features)
+        patches = features.shape[2]
         best = logits.flatten(1).argmax(-1)
-        at_best = boxes.flatten(1, 2)[torch.arange(len(best), device=best.device), best]
-        return DenseRegionPrediction(at_best, logits, boxes, visual.times_sec)
+        slot = torch.arange(len(best), device=best.device)
+        boxes = self.patch_boxes(task_embedding, features[slot, best // patches])[slot, best % patches]
+        return DenseRegionPrediction(boxes, logits, visual.times_sec, features, task_embedding)
 
     def point(self, task_embedding: Tensor, features: Tensor, visual: Visual) -> Tensor:
         """Logits [slot, frame, patch]: which patch, by its features [slot, frame, patch, d_vision], and which moment."""
@@ -109,14 +112,14 @@ class DenseRegionHead(RegionHead):
         return (where + when[..., None]).masked_fill(~visual.frame_valid[..., None], float("-inf"))
 
     def patch_boxes(self, task_embedding: Tensor, features: Tensor) -> Tensor:
-        """The box around each patch [slot, frame, patch, 4], xyxy in [0,1].
+        """The box around each patch of one frame [slot, patch, 4], xyxy in [0,1], from the patches' features [slot, patch, d_vision].
 
         Under "corners" the MLP gives how far the corners lie from the middle of the patch; under "centre" the same in logits of the
         centre, and the logits of width and height.
         """
         first, relu, second = self.mlp
-        output: Tensor = second(relu(first(features) + self.asked(task_embedding)[:, None, None]))
-        middle = patch_middles(features.shape[2], features.device)
+        output: Tensor = second(relu(first(features) + self.asked(task_embedding)[:, None]))
+        middle = patch_middles(features.shape[1], features.device)
         if self.settings.parametrisation == "corners":
             return torch.cat([middle, middle], -1) + output
         return cxcywh_to_xyxy((torch.cat([middle.logit(), torch.zeros_like(middle)], -1) + output).sigmoid())
@@ -131,8 +134,8 @@ class DenseRegionHead(RegionHead):
         frame = (prediction.times_sec[match.slot] - target.time_sec[match.box, None]).abs().argmin(-1)
         covered = patch_coverage(wanted, round(patches**0.5))
         share = covered / covered.sum(-1, keepdim=True).clamp_min(1e-6)
-        boxes = prediction.patch_boxes_xyxy[match.slot, frame].flatten(0, 1)
-        terms = self.box_terms(boxes, wanted.repeat_interleave(patches, 0))
+        boxes = self.patch_boxes(prediction.task_embedding[match.slot], prediction.features[match.slot, frame])
+        terms = self.box_terms(boxes.flatten(0, 1), wanted.repeat_interleave(patches, 0))
         found = {name: (values.reshape(matches, patches) * share).sum(-1) for name, values in terms.items()}
         everywhere = share.new_zeros(matches, frames, patches)
         everywhere[torch.arange(matches, device=frame.device), frame] = share

@@ -49,12 +49,12 @@ def nano() -> Recipe:
                 losses={"mlm": 1.0, "assign": 1.0},
                 steps=40,
             ),
-            _one_head("temporal", steps=60),
+            _one_head("temporal", steps=50),
             _one_head("mask", steps=400),
-            _one_head("region", steps=650, curriculum=GROWING),
+            _one_head("region", steps=480, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
-                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 2.0, CONVERSATION: 3.0}, steps=320
+                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 2.0, CONVERSATION: 3.0}, steps=300
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),

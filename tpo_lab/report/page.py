@@ -15,7 +15,14 @@ from tpo_lab.report.comparison import Row, Triple
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_GROUPS = {"region": "Where is it?", "temporal": "When does it happen?", "questions": "Plain questions", "routing": "Which task?"}
+_GROUPS = {
+    "region": "Where is it?",
+    "temporal": "When does it happen?",
+    "highlights": "Which moments show it best?",
+    "questions": "Plain questions",
+    "what is not there": "What is not there",
+    "routing": "Which task?",
+}
 
 
 @dataclass(frozen=True)

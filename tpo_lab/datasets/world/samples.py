@@ -80,7 +80,7 @@ def _conversation(facts: Facts, rng: random.Random, count: int) -> list[dict[str
 
 
 def _places(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
-    named = _named(facts, rng)[:count]
+    named = _named(facts, rng, count)[:count]
     return [_record(f"Where is {words.text} at the end?", facts.place(thing), "position", "conversation") for thing, words in named]
 
 
@@ -89,12 +89,12 @@ def _relations(facts: Facts, rng: random.Random, count: int) -> list[dict[str, A
     return [_record(question.text, question.answer, question.kind, "conversation") for question in asked]
 
 
-def _named(facts: Facts, rng: random.Random) -> list[tuple[int, Expression]]:
-    """Every thing that can be seen at the end with words that mean it alone, and then again in other words."""
+def _named(facts: Facts, rng: random.Random, count: int) -> list[tuple[int, Expression]]:
+    """Every thing that can be seen at the end with words that mean it alone, and then again in other words; more often for many."""
     seen = _targets_of_split(facts)
     rng.shuffle(seen)
     found: dict[str, tuple[int, Expression]] = {}
-    for thing in seen * 2:
+    for thing in seen * max(2, count // 3):
         expression = refer(facts, thing, rng)
         if expression is not None:
             found.setdefault(expression.text, (thing, expression))
@@ -133,7 +133,7 @@ def _targets_of_split(facts: Facts) -> list[int]:
 
 def _region(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
-    named = _named(facts, rng)
+    named = _named(facts, rng, count)
     for thing, words in named:
         question = rng.choice(templates.REGION).format(query=words.text)
         targets = {"region": [_box(facts, thing, ASKED_FRAME)]}

@@ -1,0 +1,162 @@
+"""What a model made of each sample, and how well each record meets its target: one value per record. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpo_lab.metrics.highlights import MINIMA, clip_scores, highlight_average_precisions, highlight_hits
+from tpo_lab.metrics.moment_retrieval import average_precisions
+from tpo_lab.metrics.qa import ABSENT_KINDS, qa_correct
+from tpo_lab.metrics.region import rec_ious
+from tpo_lab.metrics.routing import route_correct
+from tpo_lab.metrics.temporal import moment_ious
+
+Values = NDArray[np.float64]
+ROUTED, GIVEN = "routed", "forced"
+"""Which of a record's answers to read: with the route emitted by the model, or with the true route given."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample and what the model made of it, JSON-ready.
+
+    Attributes:
+        expected, emitted: the routes of the true answer and of the model's.
+        routed: the structured answers that the model gave by itself, per head.
+        forced: what each head reads where the true routes are given, per head.
+        target: the sample's targets.
+        task: the head that the sample is about, where its `meta` says so; for questions about what is not there no route does.
+        route_probability: per head, as in `Answer`; empty in records of before it was kept.
+    """
+
+    id: str
+    kind: str
+    question: str
+    expected_text: str
+    text: str
+    expected: tuple[str, ...]
+    emitted: tuple[str, ...]
+    routed: dict[str, Any]
+    forced: dict[str, Any]
+    target: dict[str, Any]
+    media: str
+    task: str = ""
+    route_probability: dict[str, float] = field(default_factory=dict)
+
+
+def is_plain(record: Record) -> bool:
+    """Whether it is a question of conversation: no route is right, and what it asks for is there."""
+    return not record.expected and record.kind not in ABSENT_KINDS
+
+
+def is_absent(record: Record) -> bool:
+    """Whether it is a question put like a task's, about what is not in the video."""
+    return not record.expected and record.kind in ABSENT_KINDS
+
+
+def has_box(record: Record) -> bool:
+    """Whether exactly one box is true."""
+    return len(record.target.get("region") or ()) == 1
+
+
+def has_moment(record: Record) -> bool:
+    """Whether a window is true."""
+    return bool((record.target.get("temporal") or {}).get("windows_sec"))
+
+
+def has_saliency(record: Record) -> bool:
+    """Whether the clips' saliency is annotated."""
+    return bool((record.target.get("temporal") or {}).get("saliency"))
+
+
+def routes(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Expected and emitted routes; several of one head make one answer of that head."""
+    return tuple(dict.fromkeys(record.expected)), tuple(dict.fromkeys(record.emitted))
+
+
+def answered(records: Sequence[Record]) -> Values:
+    """1 for each exact answer [record]."""
+    return np.asarray(qa_correct([record.text for record in records], [record.expected_text for record in records]), dtype=float)
+
+
+def well_routed(records: Sequence[Record]) -> Values:
+    """1 for each record whose routes are right [record]."""
+    pairs = [routes(record) for record in records]
+    return np.asarray(route_correct([expected for expected, _ in pairs], [emitted for _, emitted in pairs]), dtype=float)
+
+
+def boxes(record: Record, how: str) -> list[list[float]] | None:
+    """The boxes of an answer, xyxy in pixels; None where the region head gave none."""
+    return getattr(record, how).get("region", {}).get("boxes_xyxy")  # type: ignore[no-any-return]
+
+
+def first_box(record: Record, how: str) -> list[float] | None:
+    """The first of them."""
+    found = boxes(record, how)
+    return found[0] if found else None
+
+
+def windows(record: Record, how: str) -> list[list[float]] | None:
+    """The windows of an answer in seconds, best first; None where the temporal head gave none."""
+    return getattr(record, how).get("temporal", {}).get("windows_sec")  # type: ignore[no-any-return]
+
+
+def ranked_windows(record: Record, how: str) -> list[list[float]]:
+    """Windows as (start, end, score); those of a head that gives no scores keep their order."""
+    found = windows(record, how) or []
+    scores = getattr(record, how).get("temporal", {}).get("scores") or [-rank for rank in range(len(found))]
+    return [[start, end, score] for (start, end), score in zip(found, scores, strict=True)]
+
+
+def true_windows(records: Sequence[Record]) -> list[list[list[float]]]:
+    """The true windows of records that have some."""
+    return [record.target["temporal"]["windows_sec"] for record in records]
+
+
+def box_ious(records: Sequence[Record], how: str) -> Values:
+    """IoU of the first box with the true one [record], of records with one true box."""
+    return rec_ious([first_box(record, how) for record in records], [record.target["region"][0]["xyxy"] for record in records])
+
+
+def window_ious(records: Sequence[Record], how: str) -> Values:
+    """IoU of the first window with the nearest true one [record], of records that have true windows."""
+    return moment_ious([windows(record, how) for record in records], true_windows(records))
+
+
+def window_precisions(records: Sequence[Record], how: str) -> Values:
+    """Average precision of all ranked windows, mean over QVHighlights' thresholds [record], of records that have true windows."""
+    found: Values = average_precisions([ranked_windows(record, how) for record in records], true_windows(records)).mean(1)
+    return found
+
+
+def clip_saliency(records: Sequence[Record], how: str) -> tuple[list[ArrayLike | None], list[ArrayLike]]:
+    """Score per clip, and which clips are positive for the one annotator [clip, 1], of records whose saliency is annotated.
+
+    Officially three annotators grade each clip of 2 seconds from 0 to 4, a clip is positive for those that gave 4, and the model gives one
+    score per clip. A sample's target is one annotator with clips of its own length. In the world a grade is the share of the clip that
+    the event fills, times 4, so that a positive clip is one that lies inside the event as a whole. The head's curve of frames is
+    brought to the clips by `clip_scores`. Grades on another scale than 0 to 4 would find no positive clip.
+    """
+    found: list[ArrayLike | None] = []
+    positive: list[ArrayLike] = []
+    for record in records:
+        curve, target = getattr(record, how).get("temporal", {}).get("saliency"), record.target["temporal"]["saliency"]
+        found.append(clip_scores(curve, step_sec=target["step_sec"], count=len(target["scores"])) if curve else None)
+        positive.append([[grade >= MINIMA["VeryGood"]] for grade in target["scores"]])
+    return found, positive
+
+
+def saliency_hits(records: Sequence[Record], how: str) -> Values:
+    """1 where the clip of the highest saliency is positive [record]; see `clip_saliency`."""
+    return highlight_hits(*clip_saliency(records, how)).astype(float)
+
+
+def saliency_precisions(records: Sequence[Record], how: str) -> Values:
+    """Average precision of the clips ranked by saliency [record]; see `clip_saliency`."""
+    found: Values = highlight_average_precisions(*clip_saliency(records, how)).mean(1)
+    return found
