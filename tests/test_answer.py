@@ -278,15 +278,14 @@ class Looking(Head[Tensor, Tensor]):
     """Answers with sums of everything that it may look at."""
 
     name = "looking"
-    needs = frozenset({"frames", "frame_features", "query"})
+    needs = frozenset({"frames", "frame_features", "frame_states", "query"})
 
     def predict(self, task_embedding: Tensor, visual: Visual) -> Tensor:
         assert visual.frames is not None and visual.frame_features is not None and visual.query_features is not None
-        assert visual.query_valid is not None
+        assert visual.query_valid is not None and visual.frame_states is not None
         query = (visual.query_features * visual.query_valid[..., None]).sum((1, 2))
-        seen = torch.stack(
-            [visual.frames.float().mean((1, 2, 3, 4)), visual.frame_features.abs().mean((1, 2, 3)), query, visual.duration_sec]
-        )
+        patches, states = (values.abs().mean((1, 2, 3)) for values in (visual.frame_features, visual.frame_states))
+        seen = torch.stack([visual.frames.float().mean((1, 2, 3, 4)), patches, states, query, visual.duration_sec])
         return torch.cat([seen.T, task_embedding[:, :2]], 1)
 
     def losses(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class Everything(Head[Tensor, Tensor]):
     """A head that asks for all there is."""
 
     name = "everything"
-    needs = frozenset({"frames", "frame_features", "query"})
+    needs = frozenset({"frames", "frame_features", "frame_states", "query"})
 
     def __init__(self, embed_dim: int, settings: Any = None) -> None:
         super().__init__(embed_dim, settings)
@@ -287,6 +287,12 @@ def test_a_head_gets_what_it_needs_padded_per_slot(build_tiny: Callable[..., TPO
     assert saw.size_wh.tolist() == [[64, 64], [64, 64], [32, 16]]
     assert saw.duration_sec.tolist() == [4.0, 4.0, 0.5]
     assert saw.answer.tolist() == [0, 1, 2]
+    visual_tokens = (batch.ids == model.backbone.video_token).nonzero()
+    assert saw.frame_states is not None and saw.frame_states.shape == (3, 4, 16, 64)
+    for slot, (row, shown) in enumerate(((0, 4), (0, 4), (1, 1))):
+        places = visual_tokens[visual_tokens[:, 0] == row, 1][: 16 * shown]
+        assert torch.equal(saw.frame_states[slot, :shown].flatten(0, 1), forward.hidden[row, places])
+        assert not saw.frame_states[slot, shown:].any()
     slots = batch.slots["everything"]
     assert saw.query_features is not None and saw.query_valid is not None
     for slot, (start, end) in enumerate(slots.question.tolist()):

@@ -115,6 +115,19 @@ class _Writing:
     route_probability: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class States:
+    """Last hidden states of the language model in one row.
+
+    Attributes:
+        query: at the words of the last question [token, d].
+        frames: at the clip's visual tokens [frame, cell, d].
+    """
+
+    query: Tensor
+    frames: Tensor
+
+
 class Answerer:
     """Answers questions greedily, many at once, with a key-value cache.
 
@@ -168,10 +181,10 @@ class Answerer:
             if all(writing.done for writing in writings):
                 break
             logits = self._logits(self._read_on(reading, tokens, writings))
-        queries = self._queries(rows, hidden)
+        readings = self._states(rows, hidden)
         return [
-            self._finish(writing, row, features, query)
-            for writing, row, features, query in zip(writings, rows, video, queries, strict=True)
+            self._finish(writing, row, features, states)
+            for writing, row, features, states in zip(writings, rows, video, readings, strict=True)
         ]
 
     def _prefill(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Tensor, _Reading]:
@@ -243,24 +256,25 @@ class Answerer:
                 on_text(index, text[len(writing.told) :])
                 writing.told = text
 
-    def _queries(self, rows: Sequence[Row], hidden: Tensor) -> list[Tensor]:
-        """States of the words of each last question, for heads that look at them."""
+    def _states(self, rows: Sequence[Row], hidden: Tensor) -> list[States]:
+        """What the language model made of each row, for heads that look at it."""
         found = []
         for index, row in enumerate(rows):
             turns = [(turn.role, turn.text) for turn in row.samples[0].conversation]
             start, end = self.model.encoder.encode(turns).question
             offset = len(self.model.collate.prefix(len(row.frames)))
-            found.append(hidden[index, offset + start : offset + end])
+            query = hidden[index, offset + start : offset + end]
+            found.append(States(query, self.model.frame_states(hidden[index], len(row.frames))))
         return found
 
-    def _finish(self, writing: _Writing, row: Row, video: VideoFeatures, query: Tensor) -> Answer:
-        embeddings = {head: torch.stack(states) for head, states in writing.embeddings.items()}
+    def _finish(self, writing: _Writing, row: Row, video: VideoFeatures, states: States) -> Answer:
+        embeddings = {head: torch.stack(slots) for head, slots in writing.embeddings.items()}
         blind = {head for head in self.model.feature_files if head not in row.features}
-        structured = {head: self.read(head, states, row, video, query) for head, states in embeddings.items() if head not in blind}
+        structured = {head: self.read(head, slots, row, video, states) for head, slots in embeddings.items() if head not in blind}
         text, routes = self._text(writing.words), tuple(writing.routes)
         return Answer(text, routes, structured, embeddings, writing.truncated, writing.route_probability)
 
-    def read(self, head_name: str, embeddings: Tensor, row: Row, video: VideoFeatures, query: Tensor) -> dict[str, Any]:
+    def read(self, head_name: str, embeddings: Tensor, row: Row, video: VideoFeatures, states: States) -> dict[str, Any]:
         """Let a head read the task embeddings [slot, d] of one answer about one clip."""
         head = self.model.head(head_name)
         answer = torch.zeros(len(embeddings), dtype=torch.long)
@@ -270,9 +284,11 @@ class Answerer:
         if "frame_features" in head.needs:
             seen = features_for(head, row, video)
             gathered["frame_features"] = seen.expand(len(embeddings), *seen.shape)
+        if "frame_states" in head.needs:
+            gathered["frame_states"] = states.frames.expand(len(embeddings), *states.frames.shape)
         if "query" in head.needs:
-            gathered["query_features"] = query.expand(len(embeddings), *query.shape)
-            gathered["query_valid"] = torch.ones(gathered["query_features"].shape[:2], dtype=torch.bool, device=query.device)
+            gathered["query_features"] = states.query.expand(len(embeddings), *states.query.shape)
+            gathered["query_valid"] = torch.ones(gathered["query_features"].shape[:2], dtype=torch.bool, device=embeddings.device)
         clip = row.clip_of(head_name)
         visual = clip_visual([clip] * len(embeddings), answer, embeddings.device, **gathered)
         return head.decode(head.predict(embeddings, visual), [clip], answer)[0]

@@ -201,12 +201,21 @@ class TPOModel(nn.Module):
             gathered["frames"] = _stack_padded([batch.rows[row].frames for row in rows]).to(hidden.device)
         if "frame_features" in head.needs:
             gathered["frame_features"] = _stack_padded([features_for(head, batch.rows[row], video[row]) for row in rows])
+        if "frame_states" in head.needs:
+            gathered["frame_states"] = _stack_padded([self.frame_states(hidden[row], len(batch.rows[row].frames)) for row in rows])
         if "query" in head.needs:
             spans = [hidden[row, start:end] for row, (start, end) in zip(rows, slots.question.tolist(), strict=True)]
             gathered["query_features"] = _stack_padded(spans)
             gathered["query_valid"] = _stack_padded([torch.ones(len(span), dtype=torch.bool, device=hidden.device) for span in spans])
         clips = [slots.clips[answer] for answer in slots.answer.tolist()]
         return clip_visual(clips, slots.answer, hidden.device, **gathered)
+
+    def frame_states(self, hidden: Tensor, num_frames: int) -> Tensor:
+        """The language model's states at the visual tokens of one row's clip: [token, d] to [frame, cell, d]."""
+        cells = self.backbone.cells_per_frame
+        prefix = self.collate.prefix(num_frames)
+        places = [place for place, token in enumerate(prefix) if token == self.backbone.video_token][: num_frames * cells]
+        return hidden[places].reshape(num_frames, cells, -1)
 
     def answer(self, video: str | Path, question: str, **options: Any) -> Answer:
         """Answer a question about a video or image file; the options are those of `tpo_lab.answer.ask`."""

@@ -193,7 +193,7 @@ def test_what_a_head_needs_must_be_there() -> None:
 
 
 def test_an_unknown_need_is_refused_when_the_class_is_defined() -> None:
-    with pytest.raises(UsageError, match=r"Wrong\.needs: .*frame_features, frames, query, got 'frame'"):
+    with pytest.raises(UsageError, match=r"Wrong\.needs: .*frame_features, frame_states, frames, query, got 'frame'"):
 
         class Wrong(CountHead):
             needs = frozenset({"frame"})

@@ -11,7 +11,7 @@ from torch import nn
 from tpo_lab.boxes import box_iou, is_inverted
 from tpo_lab.errors import UsageError
 from tpo_lab.heads import ClipInfo, DenseRegionHead, DenseRegionSettings, Visual, build_head
-from tpo_lab.heads.region_dense import patch_coverage
+from tpo_lab.heads.region_dense import cell_of_patch, patch_coverage
 
 CLIP = ClipInfo(80, 40, 3.0, (0.5, 1.5, 2.5))
 
@@ -25,6 +25,7 @@ def visual(slots: int, *, seed: int = 0, width: int = 6) -> Visual:
         size_wh=torch.tensor([[80.0, 40.0]]).expand(slots, 2),
         answer=torch.arange(slots),
         frame_features=torch.randn(slots, 3, 16, width),
+        frame_states=torch.randn(slots, 3, 4, 8),
     )
 
 
@@ -80,12 +81,13 @@ def test_every_parameter_of_the_dense_head_learns() -> None:
 def test_frames_that_do_not_exist_change_nothing() -> None:
     head = DenseRegionHead(8, DenseRegionSettings(vision_dim=6))
     embedding, seen = torch.randn(1, 8), visual(1)
-    assert seen.frame_features is not None
+    assert seen.frame_features is not None and seen.frame_states is not None
     longer = replace(
         seen,
         times_sec=torch.cat([seen.times_sec, torch.zeros(1, 2)], 1),
         frame_valid=torch.cat([seen.frame_valid, torch.zeros(1, 2, dtype=torch.bool)], 1),
         frame_features=torch.cat([seen.frame_features, torch.randn(1, 2, 16, 6)], 1),
+        frame_states=torch.cat([seen.frame_states, torch.randn(1, 2, 4, 8)], 1),
     )
     annotation = target(head, [{"time_sec": 0.5, "xyxy": [0, 0, 30, 20]}])
     short, padded = head.predict(embedding, seen), head.predict(embedding, longer)
@@ -98,7 +100,7 @@ def test_the_box_lies_around_the_patch_that_the_head_points_at() -> None:
     nn.init.zeros_(head.mlp[2].weight)
     head.mlp[2].bias.data = torch.tensor([-0.2, -0.1, 0.1, 0.2])
     # patches that can be told apart, and a pointer that asks for the one in row 1, column 2
-    seen = replace(visual(1, width=16), frame_features=torch.eye(16).expand(1, 3, 16, 16))
+    seen = replace(visual(1, width=16), frame_features=torch.eye(16).expand(1, 3, 16, 16), frame_states=torch.zeros(1, 3, 4, 8))
     nn.init.zeros_(head.where.weight)
     head.where.bias.data = torch.eye(16)[6]
     box = head.predict(torch.randn(1, 8), seen).boxes_xyxy
@@ -116,6 +118,24 @@ def test_boxes_are_learnt_only_at_the_patches_that_the_true_box_covers() -> None
     touched = seen.frame_features.grad.abs().sum(-1)[0].nonzero()
     # of the second frame, the first patch as a whole and half of the next
     assert touched.tolist() == [[1, 0], [1, 1]]
+
+
+def test_every_patch_lies_in_its_cell() -> None:
+    assert cell_of_patch(4, 16, torch.device("cpu")).reshape(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2
+    # 27 patches a side are pooled into 14 cells, of which the last holds one
+    coarse = cell_of_patch(14 * 14, 27 * 27, torch.device("cpu")).reshape(27, 27)
+    assert coarse[0, [0, 1, 2, 25, 26]].tolist() == [0, 0, 1, 12, 13] and coarse[26, 26] == 14 * 14 - 1
+
+
+def test_the_state_of_a_cell_decides_for_all_its_patches() -> None:
+    head = DenseRegionHead(8, DenseRegionSettings(vision_dim=6))
+    nn.init.zeros_(head.where.weight)
+    nn.init.zeros_(head.where.bias)
+    embedding, seen = torch.randn(1, 8), visual(1)
+    assert seen.frame_states is not None
+    logits = head.predict(embedding, seen).patch_logits.reshape(3, 4, 4)
+    torch.testing.assert_close(logits[:, ::2, ::2], logits[:, 1::2, 1::2])
+    assert (logits[:, 0, 0] != logits[:, 0, 2]).all()
 
 
 def test_centre_parametrisation_never_inverts() -> None:

@@ -95,6 +95,11 @@ class Backbone(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def cells_per_frame(self) -> int:
+        """Visual tokens of each frame, a square grid in row-major order; a clip's first `num_frames` times so many are its frames'."""
+
+    @property
+    @abstractmethod
     def video_token(self) -> int:
         """The id whose embeddings are replaced by visual tokens."""
 

@@ -102,15 +102,20 @@ class LlavaOnevisionBackbone(Backbone):
         newline = core.image_newline[None, None, :].expand(clips, 1, -1).to(tokens)
         return VideoFeatures(torch.cat([tokens, newline], 1), hidden.reshape(clips, count, *hidden.shape[1:]))
 
-    def video_placeholder(self, num_frames: int) -> list[int]:
-        """Token ids that stand for a clip."""
+    @property
+    def cells_per_frame(self) -> int:
+        """Patches after 2 x 2 pooling."""
         vision = self.model.config.vision_config
         side = -(-(vision.image_size // vision.patch_size) // 2)
+        return int(side * side)
+
+    def video_placeholder(self, num_frames: int) -> list[int]:
+        """Token ids that stand for a clip."""
         ids: list[int] = []
         for frame in range(num_frames):
             if self.frame_numbers:
                 ids += self.tokenizer.encode(f" {frame + 1}", add_special_tokens=False)
-            ids += [self.video_token] * (side * side)
+            ids += [self.video_token] * self.cells_per_frame
         return [*ids, self.video_token]
 
     def language_model(

@@ -19,7 +19,7 @@ from tpo_lab.precomputed import FeatureFiles
 
 PredictionT = TypeVar("PredictionT")
 TargetT = TypeVar("TargetT")
-GATHERED = frozenset({"frames", "frame_features", "query"})
+GATHERED = frozenset({"frames", "frame_features", "frame_states", "query"})
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Visual:
         answer: LongTensor [slot]; the slots of one answer share a number 0..n_answers-1.
         frames: uint8 RGB [slot, frame, 3, h, w], or None.
         frame_features: vision features [slot, frame, patch, d_vision], or None; those from files have one patch.
+        frame_states: the language model's last hidden states at the clip's visual tokens [slot, frame, cell, d], cells of a square grid in
+            row-major order, or None. They know the frames before, not the question.
         query_features: embedded words of the question [slot, token, d], or None.
         query_valid: which of those exist [slot, token], or None.
     """
@@ -62,6 +64,7 @@ class Visual:
     answer: Tensor
     frames: Tensor | None = None
     frame_features: Tensor | None = None
+    frame_states: Tensor | None = None
     query_features: Tensor | None = None
     query_valid: Tensor | None = None
 
@@ -81,10 +84,17 @@ class Visual:
             require_axes("visual.frames", self.frames, slot=slot, frame=frame, rgb=3, h=None, w=None)
         if self.frame_features is not None:
             require_axes("visual.frame_features", self.frame_features, slot=slot, frame=frame, patch=None, d_vision=None)
+        if self.frame_states is not None:
+            require_axes("visual.frame_states", self.frame_states, slot=slot, frame=frame, cell=None, d=None)
         if self.query_features is not None and self.query_valid is not None:
             tokens = require_axes("visual.query_features", self.query_features, slot=slot, token=None, d=None)[1]
             require_axes("visual.query_valid", self.query_valid, slot=slot, token=tokens)
-        given = {"frames": self.frames, "frame_features": self.frame_features, "query": self.query_features}
+        given = {
+            "frames": self.frames,
+            "frame_features": self.frame_features,
+            "frame_states": self.frame_states,
+            "query": self.query_features,
+        }
         for need in sorted(needs):
             if given[need] is None:
                 raise UsageError(f"visual.{need}", expected="a tensor, as the head's `needs` says", got=None)
@@ -127,7 +137,7 @@ class Head(nn.Module, ABC, Generic[PredictionT, TargetT]):
     variant: ClassVar[str] = "default"
     """The key among the heads of this name."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What `Visual` must hold beside times and sizes: a subset of frames, frame_features, query."""
+    """What `Visual` must hold beside times and sizes: a subset of frames, frame_features, frame_states, query."""
     Settings: ClassVar[type[HeadSettings]] = HeadSettings
 
     def __init__(self, embed_dim: int, settings: HeadSettings | None = None) -> None:

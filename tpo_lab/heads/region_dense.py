@@ -68,10 +68,12 @@ class DenseRegionTarget(RegionTarget):
 class DenseRegionHead(RegionHead):
     """The task embedding points at a patch, and a two-layer MLP of that patch and of the task embedding says how the box lies around it.
 
-    Pointing is a softmax over the patches of all frames, trained by cross-entropy against the share of each patch that the box covers, in
-    the box's frame (term "patches"). The MLP is trained at the patches that the true box covers, each weighing as much as it
-    is covered, so that pointing at another thing does not teach it to give this one's box from there. Predicted is the box at the patch
-    pointed at most.
+    Pointing is a softmax over the patches of all frames. A patch's logit is a sum of three products with projections of the task
+    embedding: its own features (how it looks, where it is), the language model's state at the visual token that holds it (what went on
+    before: a patch of one frame does not show what moves), and its frame's time. It is trained by cross-entropy against the share of
+    each patch that the box covers, in the box's frame (term "patches"). The MLP is trained at the patches that the true box covers, each
+    weighing as much as it is covered, so that pointing at another thing does not teach it to give this one's box from there. Predicted is
+    the box at the patch pointed at most.
 
     Source: none in the paper, whose region head is an MLP of the task embedding that learns from the box only.
     Differs in: looks at patches. A large language model can spell coordinates; one of a million parameters that sees 16 pooled places a
@@ -79,7 +81,7 @@ class DenseRegionHead(RegionHead):
     """
 
     variant: ClassVar[str] = "dense"
-    needs: ClassVar[frozenset[str]] = frozenset({"frame_features"})
+    needs: ClassVar[frozenset[str]] = frozenset({"frame_features", "frame_states"})
     Settings: ClassVar[type[HeadSettings]] = DenseRegionSettings
     settings: DenseRegionSettings
 
@@ -87,6 +89,7 @@ class DenseRegionHead(RegionHead):
         super().__init__(embed_dim, settings)
         vision_dim = self.settings.vision_dim
         self.where = nn.Linear(embed_dim, vision_dim)
+        self.what = nn.Linear(embed_dim, embed_dim)
         self.when = nn.Linear(embed_dim, HARMONICS)
         hidden_dim = vision_dim if self.settings.hidden_dim is None else self.settings.hidden_dim
         self.mlp = two_layers(vision_dim, hidden_dim)
@@ -94,7 +97,7 @@ class DenseRegionHead(RegionHead):
 
     def predict(self, task_embedding: Tensor, visual: Visual) -> DenseRegionPrediction:
         """Point at a patch, and read a box there, normalised by the frame's size."""
-        assert visual.frame_features is not None
+        assert visual.frame_features is not None and visual.frame_states is not None
         features = visual.frame_features.float()
         logits = self.point(task_embedding, features, visual)
         patches = features.shape[2]
@@ -104,12 +107,16 @@ class DenseRegionHead(RegionHead):
         return DenseRegionPrediction(boxes, logits, visual.times_sec, features, task_embedding)
 
     def point(self, task_embedding: Tensor, features: Tensor, visual: Visual) -> Tensor:
-        """Logits [slot, frame, patch]: which patch, by its features [slot, frame, patch, d_vision], and which moment."""
+        """Logits [slot, frame, patch]: by the patch's features [slot, frame, patch, d_vision], by its cell's state, by its frame's time."""
+        assert visual.frame_states is not None
         where: Tensor = torch.einsum("sd,sfpd->sfp", self.where(task_embedding), features) / features.shape[-1] ** 0.5
         moment = visual.times_sec / visual.duration_sec[:, None].clamp_min(1e-6)
         waves = torch.cos(torch.pi * moment[..., None] * torch.arange(1, HARMONICS + 1, device=moment.device))
         when = torch.einsum("sh,sfh->sf", self.when(task_embedding), waves)
-        return (where + when[..., None]).masked_fill(~visual.frame_valid[..., None], float("-inf"))
+        states = visual.frame_states.float()
+        what: Tensor = torch.einsum("sd,sfcd->sfc", self.what(task_embedding), states) / states.shape[-1] ** 0.5
+        what = what[..., cell_of_patch(what.shape[-1], where.shape[-1], what.device)]
+        return (where + what + when[..., None]).masked_fill(~visual.frame_valid[..., None], float("-inf"))
 
     def patch_boxes(self, task_embedding: Tensor, features: Tensor) -> Tensor:
         """The box around each patch of one frame [slot, patch, 4], xyxy in [0,1], from the patches' features [slot, patch, d_vision].
@@ -163,6 +170,14 @@ def patch_middles(patches: int, device: torch.device) -> Tensor:
     side = round(patches**0.5)
     middle = (torch.arange(side, device=device) + 0.5) / side
     return torch.stack([middle.repeat(side), middle.repeat_interleave(side)], -1)
+
+
+def cell_of_patch(cells: int, patches: int, device: torch.device) -> Tensor:
+    """The cell of a coarser square grid that holds each patch, both row-major: LongTensor [patch]."""
+    coarse, fine = round(cells**0.5), round(patches**0.5)
+    line = torch.arange(fine, device=device) * coarse // fine
+    grid: Tensor = line[:, None] * coarse + line
+    return grid.flatten()
 
 
 def patch_coverage(boxes_xyxy: Tensor, side: int) -> Tensor:

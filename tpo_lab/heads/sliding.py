@@ -151,6 +151,7 @@ def cut_visual(visual: Visual, places: Tensor, bounds_sec: Tensor) -> Visual:
         answer=torch.arange(windows, device=visual.answer.device).repeat_interleave(slots),
         frames=frames_of(visual.frames),
         frame_features=frames_of(visual.frame_features),
+        frame_states=frames_of(visual.frame_states),
         query_features=again(visual.query_features),
         query_valid=again(visual.query_valid),
     )

@@ -49,12 +49,12 @@ def nano() -> Recipe:
                 losses={"mlm": 1.0, "assign": 1.0},
                 steps=40,
             ),
-            _one_head("temporal", steps=50),
+            _one_head("temporal", steps=50, lora_rate=JOINT_LORA_RATE),
             _one_head("mask", steps=400),
             _one_head("region", steps=480, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
-                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 2.0, CONVERSATION: 3.0}, steps=300
+                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 4.0, CONVERSATION: 5.0}, steps=300
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
@@ -78,11 +78,11 @@ def nano_long() -> Recipe:
     )
 
 
-def _one_head(head: str, *, steps: int, curriculum: tuple[CurriculumPart, ...] = ()) -> Stage:
+def _one_head(head: str, *, steps: int, lora_rate: float = LORA_RATE, curriculum: tuple[CurriculumPart, ...] = ()) -> Stage:
     return _stage(
         name=head_stage(head),
         title=f"the {head} head and its task token",
-        learning_rates={LORA: LORA_RATE, f"heads.{head}.*": HEAD_RATE, f"tokens.task.{head}": TOKEN_RATE, "prompts.*": HEAD_RATE},
+        learning_rates={LORA: lora_rate, f"heads.{head}.*": HEAD_RATE, f"tokens.task.{head}": TOKEN_RATE, "prompts.*": HEAD_RATE},
         data={head: 1.0},
         losses={"mlm": 1.0, "assign": 1.0, head: 1.0},
         steps=steps,
