@@ -197,12 +197,16 @@ class TPOModel(nn.Module):
     def _visual(self, head: Any, slots: HeadSlots, batch: Batch, video: Sequence[VideoFeatures], hidden: Tensor) -> Visual:
         rows = slots.row.tolist()
         gathered: dict[str, Tensor] = {}
+        # what is gathered by row is put together once and then handed to every slot, since padding each slot by itself is slow
+        asked = sorted(set(rows))
+        place = torch.tensor([asked.index(row) for row in rows], dtype=torch.long, device=hidden.device)
         if "frames" in head.needs:
-            gathered["frames"] = _stack_padded([batch.rows[row].frames for row in rows]).to(hidden.device)
+            gathered["frames"] = _stack_padded([batch.rows[row].frames for row in asked]).to(hidden.device)[place]
         if "frame_features" in head.needs:
-            gathered["frame_features"] = _stack_padded([features_for(head, batch.rows[row], video[row]) for row in rows])
+            gathered["frame_features"] = _stack_padded([features_for(head, batch.rows[row], video[row]) for row in asked])[place]
         if "frame_states" in head.needs:
-            gathered["frame_states"] = _stack_padded([self.frame_states(hidden[row], len(batch.rows[row].frames)) for row in rows])
+            states = [self.frame_states(hidden[row], len(batch.rows[row].frames)) for row in asked]
+            gathered["frame_states"] = _stack_padded(states)[place]
         if "query" in head.needs:
             spans = [hidden[row, start:end] for row, (start, end) in zip(rows, slots.question.tolist(), strict=True)]
             gathered["query_features"] = _stack_padded(spans)

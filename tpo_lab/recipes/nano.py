@@ -34,9 +34,9 @@ def nano() -> Recipe:
 
     Differs in: rates and lengths; stage 3b leaves the vision side as 3a made it, whose features it then keeps, so that its steps take
     half the time; the region head learns by a curriculum over the number of things, and points at a patch and reads the box there, since
-    nano's pretraining showed it no places finer than words; the whole mask head trains, since no pretrained SAM2 is that
-    small; every head's stage trains the prompt encoders, since all of the world's tasks point at things; the temporal head sees the
-    backbone's own features.
+    nano's pretraining showed it no places finer than words; the temporal head's stage moves LoRA half as fast, so as not to undo what the
+    region head's has taught; the whole mask head trains, since no pretrained SAM2 is that small; every head's stage trains the prompt
+    encoders, since all of the world's tasks point at things; the temporal head sees the backbone's own features.
     """
     return Recipe(
         name="nano",
@@ -51,10 +51,10 @@ def nano() -> Recipe:
             ),
             _one_head("temporal", steps=50, lora_rate=JOINT_LORA_RATE),
             _one_head("mask", steps=400),
-            _one_head("region", steps=480, curriculum=GROWING),
+            _one_head("region", steps=500, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
-                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 4.0, CONVERSATION: 5.0}, steps=300
+                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 3.0, CONVERSATION: 5.0}, steps=480
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
