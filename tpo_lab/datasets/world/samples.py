@@ -134,18 +134,20 @@ def _targets_of_split(facts: Facts) -> list[int]:
 def _region(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     named = _named(facts, rng, count)
+    # the more questions name a thing, the more often these three are among them
+    often = max(1.0, count / 8)
     for thing, words in named:
         question = rng.choice(templates.REGION).format(query=words.text)
         targets = {"region": [_box(facts, thing, ASKED_FRAME)]}
         made.append(_record(question, "<region>", words.kind, "region", things=[thing], targets=targets))
     several = refer_to_several(facts, rng) if facts.scene.split != "compositions" else None
-    if several is not None and rng.random() < 0.3:
+    if several is not None and rng.random() < 0.3 * often:
         question = rng.choice(templates.REGION).format(query=several[0])
         boxes = [_box(facts, thing, ASKED_FRAME) for thing in several[1]]
         answer = " ".join(["<region>"] * len(boxes))
         made.insert(rng.randrange(2), _record(question, answer, "plural", "region", things=several[1], targets={"region": boxes}))
     missing = language.absent_look(facts, rng) if facts.scene.split != "compositions" else None
-    if missing is not None and rng.random() < 0.2:
+    if missing is not None and rng.random() < 0.2 * often:
         question = rng.choice(templates.REGION).format(query=f"the {missing}")
         made.insert(rng.randrange(2), _record(question, NOT_THERE, "absent", "region"))
     pointed = [
@@ -153,7 +155,7 @@ def _region(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]
         for i in dict.fromkeys(thing for thing, _ in named)
         if facts.is_seen(i, 0) and facts.scene.things[i].motion not in ("enter", "leave")
     ]
-    if pointed and rng.random() < 0.4:
+    if pointed and rng.random() < 0.4 * often:
         made.insert(rng.randrange(2), _follow(facts, pointed[0], rng))
     return made[:count]
 
