@@ -51,7 +51,7 @@ def test_answer_of_a_model_is_one_document(call, trained: Path, clip: Path):
 def test_call_reaches_the_model_word_by_word(call, trained: Path, clip: Path, answers: list[dict]):
     words = ("--box", "1,2,30,40", "--box=0,0,8,8.5", "--on-corrupt", "drop", "--start", 0.25, "--end", 1.75)
     assert call("predict", trained, clip, "Where is <prompt:0>?", *words).status == 0
-    options = {"boxes": [(1, 2, 30, 40), (0, 0, 8, 8.5)], "start_sec": 0.25, "end_sec": 1.75, "on_corrupt": "drop"}
+    options = {"boxes": [(1, 2, 30, 40), (0, 0, 8, 8.5)], "start_sec": 0.25, "end_sec": 1.75, "features": None, "on_corrupt": "drop"}
     assert answers == [{"video": clip, "question": "Where is <prompt:0>?", **options}]
 
 

@@ -190,11 +190,11 @@ def test_official_wants_the_published_column_and_raw_products(bench: Any) -> Non
     torch.testing.assert_close(raw[raw.abs() < 10], 4 * scaled[raw.abs() < 10], atol=1e-2, rtol=1e-2)
 
 
-@pytest.mark.parametrize("rounds", [200, pytest.param(1000, marks=pytest.mark.slow)])
-def test_random_batches_are_finite_under_bf16_autocast(bench: Any, rounds: int) -> None:
+@pytest.mark.slow
+def test_a_thousand_random_batches_are_finite_under_bf16_autocast(bench: Any) -> None:
     head = bench.head(cross_layers=1, encoder_layers=1, decoder_layers=2, dummy_layers=1).train()
     random = torch.Generator().manual_seed(3)
-    for number in range(rounds):
+    for number in range(1000):
         slots = int(torch.randint(1, 4, (), generator=random))
         scale = 10 ** float(torch.rand((), generator=random) * 6 - 2)
         visual = bench.visual(slots, seed=number)
