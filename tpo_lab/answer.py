@@ -181,10 +181,10 @@ class Answerer:
             if all(writing.done for writing in writings):
                 break
             logits = self._logits(self._read_on(reading, tokens, writings))
-        readings = self._states(rows, hidden)
+        found = self._states(rows, hidden)
         return [
             self._finish(writing, row, features, states)
-            for writing, row, features, states in zip(writings, rows, video, readings, strict=True)
+            for writing, row, features, states in zip(writings, rows, video, found, strict=True)
         ]
 
     def _prefill(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Tensor, _Reading]:

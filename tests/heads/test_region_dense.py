@@ -78,7 +78,8 @@ def test_every_parameter_of_the_dense_head_learns() -> None:
     assert not [name for name, parameter in head.named_parameters() if parameter.grad is None or not parameter.grad.any()]
 
 
-def test_frames_that_do_not_exist_change_nothing() -> None:
+@pytest.mark.parametrize("time_sec", [0.5, 0.0])
+def test_frames_that_do_not_exist_change_nothing(time_sec: float) -> None:
     head = DenseRegionHead(8, DenseRegionSettings(vision_dim=6))
     embedding, seen = torch.randn(1, 8), visual(1)
     assert seen.frame_features is not None and seen.frame_states is not None
@@ -89,7 +90,7 @@ def test_frames_that_do_not_exist_change_nothing() -> None:
         frame_features=torch.cat([seen.frame_features, torch.randn(1, 2, 16, 6)], 1),
         frame_states=torch.cat([seen.frame_states, torch.randn(1, 2, 4, 8)], 1),
     )
-    annotation = target(head, [{"time_sec": 0.5, "xyxy": [0, 0, 30, 20]}])
+    annotation = target(head, [{"time_sec": time_sec, "xyxy": [0, 0, 30, 20]}])
     short, padded = head.predict(embedding, seen), head.predict(embedding, longer)
     torch.testing.assert_close(padded.boxes_xyxy, short.boxes_xyxy)
     torch.testing.assert_close(head.losses(padded, annotation), head.losses(short, annotation))

@@ -138,7 +138,10 @@ class DenseRegionHead(RegionHead):
         wanted = target.boxes_xyxy[match.box]
         logits = prediction.patch_logits[match.slot]
         matches, frames, patches = logits.shape
-        frame = (prediction.times_sec[match.slot] - target.time_sec[match.box, None]).abs().argmin(-1)
+        valid = logits.isfinite()
+        apart_sec = (prediction.times_sec[match.slot] - target.time_sec[match.box, None]).abs()
+        # frames that only fill up the batch stand at second 0
+        frame = apart_sec.masked_fill(~valid.any(-1), float("inf")).argmin(-1)
         covered = patch_coverage(wanted, round(patches**0.5))
         share = covered / covered.sum(-1, keepdim=True).clamp_min(1e-6)
         boxes = self.patch_boxes(prediction.task_embedding[match.slot], prediction.features[match.slot, frame])
@@ -146,7 +149,7 @@ class DenseRegionHead(RegionHead):
         found = {name: (values.reshape(matches, patches) * share).sum(-1) for name, values in terms.items()}
         everywhere = share.new_zeros(matches, frames, patches)
         everywhere[torch.arange(matches, device=frame.device), frame] = share
-        pointing = SoftCrossEntropy()(logits.flatten(1), everywhere.flatten(1), logits.isfinite().flatten(1))
+        pointing = SoftCrossEntropy()(logits.flatten(1), everywhere.flatten(1), valid.flatten(1))
         return {**found, "patches": pointing}
 
     def weights(self) -> dict[str, float]:
