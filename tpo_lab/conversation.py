@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache, partial
 from typing import Any
 
 from tpo_lab.backbones.base import ChatFormat
@@ -69,18 +70,17 @@ class ConversationEncoder:
 
     def __init__(self, tokenizer: Any, chat: ChatFormat, ids: TokenIds) -> None:
         self.tokenizer, self.chat, self.ids = tokenizer, chat, ids
+        # questions come back every epoch, and their openings with every question
+        self._encode = lru_cache(maxsize=1 << 16)(partial(_encode, tokenizer))
         end = self._encode(chat.end)
         if len(end) != 1:
             raise UsageError("chat.end", expected="a single token", got=chat.end)
         self.end_id = end[0]
         self.special_ids = {token.content: int(index) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
-    def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
-
     def opening(self) -> list[int]:
         """Tokens before the video."""
-        return self._encode(self.chat.open)
+        return list(self._encode(self.chat.open))
 
     def encode(self, turns: Sequence[tuple[str, str]]) -> Encoded:
         """Encode (role, text) turns, starting with the user; a conversation that ends with the user is left open for an answer.
@@ -136,3 +136,7 @@ class ConversationEncoder:
             raise UsageError(
                 "conversation", expected="text without special tokens of the tokenizer", got=found[0], hint="Take it out of the text."
             )
+
+
+def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()

@@ -216,9 +216,9 @@ class TPOModel(nn.Module):
 
     def frame_states(self, hidden: Tensor, num_frames: int) -> Tensor:
         """The language model's states at the visual tokens of one row's clip: [token, d] to [frame, cell, d]."""
-        cells = self.backbone.cells_per_frame
+        cells, video_token = self.backbone.cells_per_frame, self.backbone.video_token
         prefix = self.collate.prefix(num_frames)
-        places = [place for place, token in enumerate(prefix) if token == self.backbone.video_token][: num_frames * cells]
+        places = [place for place, token in enumerate(prefix) if token == video_token][: num_frames * cells]
         return hidden[places].reshape(num_frames, cells, -1)
 
     def answer(self, video: str | Path, question: str, **options: Any) -> Answer:

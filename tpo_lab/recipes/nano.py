@@ -51,10 +51,10 @@ def nano() -> Recipe:
             ),
             _one_head("temporal", steps=50, lora_rate=JOINT_LORA_RATE),
             _one_head("mask", steps=400),
-            _one_head("region", steps=500, curriculum=GROWING),
+            _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
-                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 3.0, CONVERSATION: 5.0}, steps=480
+                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 3.0, CONVERSATION: 5.0}, steps=400
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
@@ -69,8 +69,8 @@ def nano() -> Recipe:
 
 
 def nano_long() -> Recipe:
-    """As `nano`, with ten times its steps: for `tpo-lab demo --long`, which makes the shipped "nano-tpo"."""
-    lengths = {"1": 100, "2.temporal": 600, "2.mask": 2000, "2.region": 6000, "3a": 200, "3b": 4000}
+    """As `nano`, with eight times its steps: for `tpo-lab demo --long`, which makes the shipped "nano-tpo"."""
+    lengths = {"1": 100, "2.temporal": 400, "2.mask": 2000, "2.region": 4500, "3a": 100, "3b": 3000}
     return nano().replace(
         name="nano-long",
         description="Offline on a CPU, on the synthetic world, for hours.",

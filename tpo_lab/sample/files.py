@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import glob
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +25,8 @@ def read(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> li
         UsageError: a file is missing, or a record is bad; names file, line, field, value and rule.
     """
     several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    return [sample for path in several for sample in iter_samples(path)]
+    with _without_garbage_collection():
+        return [sample for path in several for sample in iter_samples(path)]
 
 
 def iter_samples(path: str | os.PathLike[str]) -> Iterator[Sample]:
@@ -71,6 +74,18 @@ def write(path: str | os.PathLike[str], samples: Iterable[Sample]) -> int:
     finally:
         unfinished.unlink(missing_ok=True)
     return len(ids)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Millions of small objects that all stay: looking through them for garbage again and again takes two fifths of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _to_line(sample: Sample, folder: Path) -> str:
