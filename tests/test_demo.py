@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -184,6 +185,19 @@ class TestQuestions:
         assert show.peak_memory({**measured, "20": {"peak_memory_mb": None}}, ["10", "20"]) is None
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """An executed notebook and what it emitted."""
+
+    path: Path
+    result: dict[str, Any]
+
+    def shown(self) -> list[str]:
+        """The kinds of its outputs, in order."""
+        cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
+        return [kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     pytest.importorskip("papermill", reason="papermill is not installed")
@@ -226,3 +240,41 @@ class TestWhole:
         again = demo.run(out, settings=TINY, say=lines.append)
         assert again["after"] == document["after"] and again["phases"] == document["phases"]
         assert sum("done before" in line for line in lines) == len(document["phases"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+class TestLessons:
+    """The notebooks as the demo ran them, each from the checkpoint of the one before."""
+
+    @pytest.fixture
+    def lesson(self, finished: tuple[Path, dict[str, Any]]) -> Callable[[str], Lesson]:
+        out, document = finished
+        return lambda name: Lesson(out / name / f"{name}.ipynb", document["notebooks"][name])
+
+    def test_stage_1(self, lesson: Callable[[str], Lesson]):
+        run = lesson("10_tokens_and_routing")
+        assert run.result["stages"] == ["1"]
+        assert run.shown().count("image/svg+xml") == 3
+        assert (Path(run.result["checkpoint"]) / "tpo.json").exists()
+        stored = json.loads((run.path.parent / "result.json").read_text())
+        assert {name: stored[name] for name in run.result} == run.result
+
+    def test_the_region_head_takes_the_checkpoint_of_stage_1(self, lesson: Callable[[str], Lesson]):
+        import tpo_lab as tpo
+
+        run = lesson("20_region_head")
+        assert min(run.result["gradient_norms"][part] for part in ("heads.region", "tokens.task.region", "llm.lora")) > 0
+        assert {"image/png", "image/svg+xml", "text/html"} <= set(run.shown())
+        history = tpo.load(run.result["checkpoint"]).provenance.history
+        assert [entry["stage"] for entry in history] == ["1", "2.region"]
+
+    def test_the_temporal_head_and_the_joint_training(self, lesson: Callable[[str], Lesson]):
+        import tpo_lab as tpo
+
+        temporal, joint = lesson("21_temporal_head"), lesson("30_joint_training")
+        assert {"routed", "teacher_forced"} <= set(temporal.result["after"]["temporal"])
+        assert set(joint.result["plain_questions"]) == {"base", "start", "after 3a", "after 3b"}
+        trained = tpo.load(joint.result["checkpoint"])
+        assert [entry["stage"] for entry in trained.provenance.history] == ["1", "2.region", "2.temporal", "3a", "3b"]
+        assert {"vision.", "connector."} <= trained.trained_backbone_parts

@@ -1,4 +1,4 @@
-"""The notebooks as files, the driver that runs them, and each of them run at a size that says that it works, not that it learns."""
+"""The notebooks as files, the driver that runs them, and the tour; the others are run by the demo, in test_demo.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tpo_lab.notebooks import execution
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-LESSONS = [name for name in NAMES if name != "00_tour"]
 COMMON = ["data", "checkpoint", "out", "seed", "recipe_name", "steps", "eval_samples", "threads"]
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -254,63 +252,15 @@ def is_gone(pid: int, patience_sec: float = 20.0) -> bool:
     return False
 
 
-@pytest.fixture(scope="session")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], notebooks.NotebookRun]:
-    """Runs a notebook once, after the one whose checkpoint it takes."""
-    from tpo_lab.demo import world_data
+class TestTour:
+    def test_it_runs_and_shows_pictures_and_charts(self, tmp_path: Path, extra: None):
+        from tpo_lab.demo import world_data
 
-    folder = tmp_path_factory.mktemp("lessons")
-    data = world_data(folder / "data", sizes={"train": 80, "val": 30})
-    done: dict[str, notebooks.NotebookRun] = {}
-
-    def run(name: str) -> notebooks.NotebookRun:
-        if name not in done:
-            place = LESSONS.index(name) if name in LESSONS else 0
-            values = {"data": str(data), "out": str(folder / name), "eval_samples": 12, "threads": 1}
-            if name in LESSONS:
-                values["steps"] = 2
-            if place:
-                values["checkpoint"] = run(LESSONS[place - 1]).result["checkpoint"]
-            done[name] = notebooks.execute(FOLDER / f"{name}.ipynb", folder / name / f"{name}.ipynb", values)
-        return done[name]
-
-    return run
-
-
-def shown(run: notebooks.NotebookRun) -> list[str]:
-    found = json.loads(run.path.read_text(encoding="utf-8"))["cells"]
-    return [kind for cell in found for output in cell.get("outputs", []) for kind in output.get("data", {})]
-
-
-class TestRuns:
-    def test_the_tour(self, extra: None, taught: Any):
-        run = taught("00_tour")
+        data = world_data(tmp_path / "data", sizes={"train": 80, "val": 30})
+        values = {"data": str(data), "out": str(tmp_path / "tour"), "eval_samples": 12, "threads": 1}
+        run = notebooks.execute(FOLDER / "00_tour.ipynb", tmp_path / "tour" / "00_tour.ipynb", values)
         assert run.result["notebook"] == "00_tour"
-        assert {"image/png", "image/svg+xml"} <= set(shown(run))
+        shown = json.loads(run.path.read_text(encoding="utf-8"))["cells"]
+        kinds = {kind for cell in shown for output in cell.get("outputs", []) for kind in output.get("data", {})}
+        assert {"image/png", "image/svg+xml"} <= kinds
 
-    def test_stage_1(self, extra: None, taught: Any):
-        run = taught("10_tokens_and_routing")
-        assert run.result["stages"] == ["1"]
-        assert shown(run).count("image/svg+xml") == 3
-        assert (Path(run.result["checkpoint"]) / "tpo.json").exists()
-        assert json.loads((run.path.parent / "result.json").read_text()) == run.result
-
-    def test_the_region_head_takes_the_checkpoint_of_stage_1(self, extra: None, taught: Any):
-        import tpo_lab as tpo
-
-        run = taught("20_region_head")
-        assert min(run.result["gradient_norms"][part] for part in ("heads.region", "tokens.task.region", "llm.lora")) > 0
-        assert {"image/png", "image/svg+xml", "text/html"} <= set(shown(run))
-        history = tpo.load(run.result["checkpoint"]).provenance.history
-        assert [entry["stage"] for entry in history] == ["1", "2.region"]
-
-    @pytest.mark.slow
-    def test_the_temporal_head_and_the_joint_training(self, extra: None, taught: Any):
-        import tpo_lab as tpo
-
-        temporal, joint = taught("21_temporal_head"), taught("30_joint_training")
-        assert {"routed", "teacher_forced"} <= set(temporal.result["after"]["temporal"])
-        assert set(joint.result["plain_questions"]) == {"base", "start", "after 3a", "after 3b"}
-        trained = tpo.load(joint.result["checkpoint"])
-        assert [entry["stage"] for entry in trained.provenance.history] == ["1", "2.region", "2.temporal", "3a", "3b"]
-        assert {"vision.", "connector."} <= trained.trained_backbone_parts
