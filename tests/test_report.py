@@ -178,9 +178,21 @@ class TestComparison:
         (row, *_) = comparison([region("a", None)], [region("a", None)])
         assert row.count == 1 and row.before is row.change is None
 
+    def test_answers_without_looking_stand_beside(self):
+        before = [region(name, None) for name in "ab"]
+        constant = [region("a", [0, 0, 10, 10]), region("b", [20, 20, 30, 30])]
+        rows = {(row.group, row.measure): row for row in comparison(before, before, constant=constant)}
+        assert rows["region", "accuracy at IoU 0.5"].constant is not None
+        assert rows["region", "accuracy at IoU 0.5"].constant[0] == 0.5
+        assert rows["routing", "right route"].constant is None, "its routes are the true ones"
+        assert all(row.constant is None for row in comparison(before, before))
+
     def test_other_samples_are_refused(self):
         with pytest.raises(UsageError, match="same samples in the same order, got '1 records, not these 2'"):
             comparison([region("a", None), region("b", None)], [region("b", None)])
+        both = [region("a", None), region("b", None)]
+        with pytest.raises(UsageError, match="constant: expected records of the same samples in the same order"):
+            comparison(both, both, constant=both[::-1])
 
     def test_overlap_in_words(self):
         assert overlap(region("a", [0, 0, 10, 5]), "region") == "IoU 0.50"

@@ -263,4 +263,3 @@ class TestTour:
         shown = json.loads(run.path.read_text(encoding="utf-8"))["cells"]
         kinds = {kind for cell in shown for output in cell.get("outputs", []) for kind in output.get("data", {})}
         assert {"image/png", "image/svg+xml"} <= kinds
-

@@ -26,6 +26,7 @@ SCHEMA = "tpo_lab.demo/1"
 _SECONDS_PER_STEP = 0.4
 _SECONDS = {"data": 60.0, "before": 40.0, "after": 40.0, "compositions": 80.0, "video": 5.0, "report": 5.0}
 _NOTEBOOK_SECONDS = 40.0
+_BASELINE_SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,16 @@ class _Job:
         stored = json.loads((self.out / name / "result.json").read_text(encoding="utf-8"))["records"]
         return [Record(**{**record, "expected": tuple(record["expected"]), "emitted": tuple(record["emitted"])}) for record in stored]
 
+    def constant(self, records: list[Record]) -> list[Record]:
+        """What answers without looking would be on the test split."""
+        from itertools import islice
+
+        from tpo_lab.baselines import constant_records
+        from tpo_lab.sample import iter_samples, read
+
+        data = self.out / "data"
+        return constant_records(records, read(data / "test.jsonl"), list(islice(iter_samples(data / "train.jsonl"), _BASELINE_SAMPLES)))
+
     def document(self, phases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """What demo.json holds."""
         before, after = self.records("before"), self.records("after")
@@ -245,7 +256,7 @@ class _Job:
             "after": phases["after"]["scores"],
             "headline": {"before": phases["before"]["headline"], "after": phases["after"]["headline"]},
             **({"compositions": {key: phases["compositions"][key] for key in ("headline", "scores")}} if "compositions" in phases else {}),
-            "comparison": show.rows(before, after, self.seed),
+            "comparison": show.rows(before, after, self.constant(after), self.seed),
             "notebooks": {lesson.notebook: dict(phases[lesson.notebook]) for lesson in LESSONS},
             "losses": {stage: str(Path(lesson.notebook, "run", stage, "metrics.jsonl")) for lesson in LESSONS for stage in lesson.stages},
             "video": dict(phases["video"]),

@@ -57,9 +57,9 @@ def overlay(sample: Sample, structured: Mapping[str, Any]) -> Image:
     return reports.box_picture(sample, structured.get("region"))
 
 
-def rows(before: Sequence[Record], after: Sequence[Record], seed: int) -> list[dict[str, Any]]:
+def rows(before: Sequence[Record], after: Sequence[Record], constant: Sequence[Record], seed: int) -> list[dict[str, Any]]:
     """The comparison as JSON."""
-    return [asdict(row) for row in reports.comparison(before, after, seed=seed)]
+    return [asdict(row) for row in reports.comparison(before, after, constant=constant, seed=seed)]
 
 
 def headline(result: Mapping[str, Any]) -> str:

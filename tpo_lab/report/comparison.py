@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ class Row:
         count: samples.
         before, after: with the route emitted by the model.
         before_given, after_given: with the route given (teacher-forced); None for what has no head.
+        constant: of the answers that need no video, where they are given.
         change: after minus before, both routed, paired by sample.
     """
 
@@ -39,23 +40,26 @@ class Row:
     before_given: Triple | None
     after_given: Triple | None
     change: Triple | None
+    constant: Triple | None = None
 
 
-def comparison(before: Sequence[Record], after: Sequence[Record], *, seed: int = 0) -> list[Row]:
+def comparison(before: Sequence[Record], after: Sequence[Record], *, constant: Sequence[Record] | None = None, seed: int = 0) -> list[Row]:
     """Rows for every task that the samples hold.
 
     Args:
         before: records of one evaluation.
         after: records of another one on the same samples in the same order.
+        constant: records of `tpo_lab.baselines.constant_records` on the same samples.
         seed: of the bootstrap.
 
     Raises:
         UsageError: the samples differ.
     """
-    if [record.id for record in before] != [record.id for record in after]:
-        raise UsageError(
-            "after", expected="records of the same samples in the same order", got=f"{len(after)} records, not these {len(before)}"
-        )
+    for name, other in (("after", after), ("constant", constant)):
+        if other is not None and [record.id for record in before] != [record.id for record in other]:
+            raise UsageError(
+                name, expected="records of the same samples in the same order", got=f"{len(other)} records, not these {len(before)}"
+            )
     rows: list[Row] = []
     both, own = (ROUTED, GIVEN), (ROUTED,)
     measures: tuple[tuple[str, str, Callable[[Record], bool], Callable[[list[Record], str], Values], tuple[str, ...]], ...] = (
@@ -73,7 +77,11 @@ def comparison(before: Sequence[Record], after: Sequence[Record], *, seed: int =
         ("routing", "right route", lambda record: True, lambda records, _: of.well_routed(records), own),
     )
     for group, name, chosen, values, readings in measures:
-        rows += _rows(group, name, before, after, [chosen(record) for record in before], values, readings, seed)
+        wanted = [chosen(record) for record in before]
+        for row in _rows(group, name, before, after, wanted, values, readings, seed):
+            still = [record for record, kept in zip(constant, wanted, strict=True) if kept] if constant else []
+            has_constant = len(still) > 1 and group != "routing"
+            rows.append(replace(row, constant=_triple(values(still, ROUTED).astype(float), seed)) if has_constant else row)
     return rows
 
 

@@ -82,8 +82,9 @@ def render(page: Page) -> str:
         _section(
             "Before and after",
             "The same test samples, asked of the untrained base and of the trained model. Routed: the model must itself say which head it "
-            "wants. Route given: the right head is asked whatever the model says. Below each figure its 95% interval, a bootstrap over "
-            "samples; the change (both routed) is in percentage points, paired by sample.",
+            "wants. Route given: the right head is asked whatever the model says. Without looking: the same answer to every question of "
+            "a kind, the best that the training samples allow; what does not exceed it was not seen in the video. Below each figure its "
+            "95% interval, a bootstrap over samples; the change (both routed) is in percentage points, paired by sample.",
             _comparison(page.rows),
         ),
         _section("Losses", _LOSSES, f"<figure>{page.losses}</figure>" if page.losses else ""),
@@ -135,14 +136,14 @@ def _tiles(tiles: Iterable[tuple[str, str]]) -> str:
 def _comparison(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    heads = ("samples", "before", "before, route given", "after", "after, route given", "change, points")
+    heads = ("samples", "without looking", "before", "before, route given", "after", "after, route given", "change, points")
     lines = []
     group = None
     for row in rows:
         if row.group != group:
             group = row.group
             lines.append(f'<tr class="group"><td colspan="{len(heads) + 1}">{escape(_GROUPS.get(group, group))}</td></tr>')
-        cells = "".join(_value(triple) for triple in (row.before, row.before_given, row.after, row.after_given))
+        cells = "".join(_value(triple) for triple in (row.constant, row.before, row.before_given, row.after, row.after_given))
         lines.append(f'<tr><td>{escape(row.measure)}</td><td class="n">{row.count}</td>{cells}{_value(row.change, signed=True)}</tr>')
     head = "".join(f'<th class="n">{name}</th>' for name in heads)
     table = f'<table class="wide" id="comparison"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
