@@ -241,6 +241,8 @@ class _Job:
     def document(self, phases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """What demo.json holds."""
         before, after = self.records("before"), self.records("after")
+        with stopwatch() as watch:
+            comparison = show.rows(before, after, self.constant(after), self.seed)
         return {
             "schema": SCHEMA,
             "smoke": self.settings == SMOKE,
@@ -249,14 +251,14 @@ class _Job:
             "stages": {name: steps for lesson in LESSONS for name, steps in self.steps(lesson).items()},
             "environment": environment(),
             "phases": {name: {key: phase.get(key) for key in ("seconds", "peak_memory_mb")} for name, phase in phases.items()},
-            "seconds": sum(float(phase.get("seconds") or 0.0) for phase in phases.values()),
+            "seconds": watch["seconds"] + sum(float(phase.get("seconds") or 0.0) for phase in phases.values()),
             # A kernel runs beside this process: together they hold at most the sum.
             "peak_memory_mb": show.peak_memory(phases, [lesson.notebook for lesson in LESSONS]),
             "before": phases["before"]["scores"],
             "after": phases["after"]["scores"],
             "headline": {"before": phases["before"]["headline"], "after": phases["after"]["headline"]},
             **({"compositions": {key: phases["compositions"][key] for key in ("headline", "scores")}} if "compositions" in phases else {}),
-            "comparison": show.rows(before, after, self.constant(after), self.seed),
+            "comparison": comparison,
             "notebooks": {lesson.notebook: dict(phases[lesson.notebook]) for lesson in LESSONS},
             "losses": {stage: str(Path(lesson.notebook, "run", stage, "metrics.jsonl")) for lesson in LESSONS for stage in lesson.stages},
             "video": dict(phases["video"]),
