@@ -19,6 +19,7 @@ from tpo_lab.answer import Answerer, ask
 from tpo_lab.errors import UsageError
 from tpo_lab.evaluation import evaluate
 from tpo_lab.heads import CGDETRHead, CGDETRSettings, Visual, build_head
+from tpo_lab.heads.sliding import Sliding
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.precomputed import FeatureFiles, FeatureFolder, read_features
@@ -376,3 +377,27 @@ def test_blind_evaluation_hides_the_features(tmp_path: Path, model: TPOModel, se
     samples = read(write_data(tmp_path, QUERIES))
     evaluate(model, samples, blind=True)
     assert seen and all(visual.frame_features is not None and not visual.frame_features.any() for visual in seen)
+
+
+def test_half_an_hour_of_features_is_read_in_windows(
+    tmp_path: Path, build_tiny: Callable[..., TPOModel], script: Callable[..., None], seen: list[Visual]
+):
+    long = {**QUERIES[0], "duration": 1800, "relevant_windows": [[600.0, 640.0]], "first": 300, "clips": 20}
+    samples = read(write_data(tmp_path, [long]))
+    model = build_tiny([{**SPEC, "window_frames": 60, "window_overlap": 20}]).eval()
+    record = evaluate(model, samples).records[0]
+    windows = seen[1:]  # the whole once, as the batch has it; then windows of it
+    assert {visual.frame_valid.shape[1] for visual in windows} == {60}
+    assert sum(len(visual.times_sec) for visual in windows) == len(range(0, 900 - 60, 40)) + 1
+    script(model, [Frames(model.backbone, features=model.feature_files).row(samples)])
+    question = samples[0].conversation[0].text
+    answer, clip = ask(model, samples[0].media_path, question, features=tmp_path)
+    assert clip.duration_sec == pytest.approx(1800)
+    assert [time for time, _ in answer.saliency] == [2.0 * place + 1 for place in range(900)]
+    forced = record.forced["temporal"]
+    np.testing.assert_allclose(answer.windows_sec, forced["windows_sec"], atol=1e-2)
+    # asked for: other windows than the head's own, for this question
+    calls = len(seen)
+    other, _ = ask(model, samples[0].media_path, question, features=tmp_path, sliding=Sliding(frames=100, overlap=50))
+    assert {visual.frame_valid.shape[1] for visual in seen[calls:]} == {100}
+    assert len(other.saliency) == 900

@@ -15,6 +15,7 @@ from torch import Tensor
 from tpo_lab.batch import Batch, Row
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
+from tpo_lab.heads.sliding import Sliding, slide
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel, clip_visual, features_for
 from tpo_lab.sample import BoxPrompt, Media, Sample, Turn
@@ -138,12 +139,13 @@ class Answerer:
     Args:
         model: in evaluation mode while it answers.
         max_tokens: most tokens of an answer.
+        sliding: the windows in which the temporal head reads long videos, in place of the head's own.
     """
 
-    def __init__(self, model: TPOModel, *, max_tokens: int = 96) -> None:
+    def __init__(self, model: TPOModel, *, max_tokens: int = 96, sliding: Sliding | None = None) -> None:
         if max_tokens < 1:
             raise UsageError("max_tokens", expected="at least 1", got=max_tokens)
-        self.model, self.max_tokens = model, max_tokens
+        self.model, self.max_tokens, self.sliding = model, max_tokens, sliding
         written = {*model.tokens.ids.route.values(), model.encoder.end_id}
         special = {*model.encoder.special_ids.values(), *model.tokens.ids.all}
         self._never_written = sorted(special - written)
@@ -291,7 +293,8 @@ class Answerer:
             gathered["query_valid"] = torch.ones(gathered["query_features"].shape[:2], dtype=torch.bool, device=embeddings.device)
         clip = row.clip_of(head_name)
         visual = clip_visual([clip] * len(embeddings), answer, embeddings.device, **gathered)
-        return head.decode(head.predict(embeddings, visual), [clip], answer)[0]
+        sliding = head.sliding if self.sliding is None or head_name != "temporal" else self.sliding
+        return slide(head, embeddings, visual, clip, sliding)
 
     def _text(self, words: list[int]) -> str:
         """The words with `<head>` for routes, as samples write them: put into a history, they become the same tokens again."""
@@ -313,6 +316,7 @@ def ask(
     features: str | Path | None = None,
     on_corrupt: str = "raise",
     max_tokens: int = 96,
+    sliding: Sliding | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> tuple[Answer, ClipInfo]:
     """Ask one question about a video or image file.
@@ -322,6 +326,7 @@ def ask(
         boxes: xyxy in pixels of the original first frame.
         history: earlier (question, answer) pairs; answers as `Answer.text`.
         features: where relative folders of precomputed features start from, for heads that look at such; the current folder where None.
+        sliding: the windows in which the temporal head reads a clip with more frames than it was trained with; its own setting where None.
 
     Raises:
         UsageError: for a file that cannot be read, an empty question or answer, a box outside the frame, or a clip without the features
@@ -349,7 +354,7 @@ def ask(
     model.eval()
     try:
         tell = None if on_text is None else lambda index, piece: on_text(piece)
-        answer = Answerer(model, max_tokens=max_tokens).answer([row], on_text=tell)[0]
+        answer = Answerer(model, max_tokens=max_tokens, sliding=sliding).answer([row], on_text=tell)[0]
     finally:
         model.train(was_training)
     for head in answer.routes:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from tpo_lab.answer import Answer, Answerer
-from tpo_lab.batch import Row
+from tpo_lab.batch import HeadSlots, Row
 from tpo_lab.errors import UsageError
 from tpo_lab.features import FeatureCache
+from tpo_lab.heads import Head
+from tpo_lab.heads.sliding import slide
 from tpo_lab.media import Frames
-from tpo_lab.model import TPOModel
+from tpo_lab.model import Forward, TPOModel
 from tpo_lab.record_scores import score
 from tpo_lab.records import Record
 from tpo_lab.sample import Sample, markers
@@ -124,7 +126,7 @@ def _answer_rows(model: TPOModel, answerer: Answerer, rows: Sequence[Row]) -> li
     if batch.slots:
         forward = model(batch, video)
         for name, slots in batch.slots.items():
-            decoded = model.head(name).decode(forward.predictions[name], list(slots.clips), slots.answer)
+            decoded = _decoded(model.head(name), forward, slots)
             owners: list[int] = []
             for row in slots.row.tolist():
                 if row not in owners:
@@ -132,6 +134,17 @@ def _answer_rows(model: TPOModel, answerer: Answerer, rows: Sequence[Row]) -> li
             for row, structured in zip(owners, decoded, strict=True):
                 forced[row][name] = structured
     return [_record(row.samples[0], answer, given) for row, answer, given in zip(rows, answers, forced, strict=True)]
+
+
+def _decoded(head: Head[Any, Any], forward: Forward, slots: HeadSlots) -> list[dict[str, Any]]:
+    """What a head answers, clip by clip; clips longer than those of its training in windows, as inference does it."""
+    decoded = head.decode(forward.predictions[head.name], list(slots.clips), slots.answer)
+    embeddings, visual, sliding = forward.task_embeddings[head.name], forward.visuals[head.name], head.sliding
+    for index, clip in enumerate(slots.clips):
+        if sliding is not None and len(clip.times_sec) > sliding.frames:
+            mine = slots.answer == index
+            decoded[index] = slide(head, embeddings[mine], visual.rows(mine), clip, sliding)
+    return decoded
 
 
 def _blinded(rows: Sequence[Row]) -> list[Row]:

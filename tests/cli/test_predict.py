@@ -14,6 +14,7 @@ from tpo_lab.cli.overlays import frames_picture, write_overlays
 from tpo_lab.cli.predict import parse_box
 from tpo_lab.drawing import GROUND_TRUTH, PREDICTION
 from tpo_lab.errors import UsageError
+from tpo_lab.heads.sliding import Sliding
 from tpo_lab.heads.base import ClipInfo
 
 STRUCTURED = {
@@ -49,9 +50,10 @@ def test_answer_of_a_model_is_one_document(call, trained: Path, clip: Path):
 
 
 def test_call_reaches_the_model_word_by_word(call, trained: Path, clip: Path, answers: list[dict]):
-    words = ("--box", "1,2,30,40", "--box=0,0,8,8.5", "--on-corrupt", "drop", "--start", 0.25, "--end", 1.75)
+    words = ("--box", "1,2,30,40", "--box=0,0,8,8.5", "--on-corrupt", "drop", "--start", 0.25, "--end", 1.75, "--window", 6)
     assert call("predict", trained, clip, "Where is <prompt:0>?", *words).status == 0
     options = {"boxes": [(1, 2, 30, 40), (0, 0, 8, 8.5)], "start_sec": 0.25, "end_sec": 1.75, "features": None, "on_corrupt": "drop"}
+    options["sliding"] = Sliding(frames=6, overlap=3)
     assert answers == [{"video": clip, "question": "Where is <prompt:0>?", **options}]
 
 
@@ -132,6 +134,7 @@ def test_box_is_four_numbers():
     [
         (["--box", "10,10,400,20"], "inside the frame of 64 x 48 pixels"),
         (["--box", "1,2,3"], "got '1,2,3'"),
+        (["--window", "0"], "--window: expected 1 frame or more, got 0"),
         (["--on-corrupt", "rasie"], "Did you mean 'raise'?"),
         (["--start", "9"], "expected a time before the end"),
         (["--start", "1", "--end", "0.5"], "end_sec: expected a time of at least start_sec (1.0 s), got 0.5."),

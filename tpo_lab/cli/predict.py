@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """
 tpo-lab predict runs/demo/30_joint_training/run/3b clip.mp4 "When does the red ball stop?" --out answer
+tpo-lab predict runs/qvhighlights film.mp4 "When do they dance?" --features features --window 75
 tpo-lab predict runs/first clip.mp4 "Where does this go?" --box 12,30,96,120 --json
 """
 
@@ -36,6 +37,9 @@ def predict(
     features: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where a head's relative folders of precomputed features start from.")
     ] = None,
+    window: Annotated[
+        int | None, typer.Option(metavar="N", help="Read clips of more than N frames in windows of N; N as in the training of the head.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write answer.json, frames.png and timeline.png there.")] = None,
     on_corrupt: Annotated[str, typer.Option(metavar="raise|drop|warn", help="What to do with damaged frames.")] = "raise",
     start: Annotated[float, typer.Option(metavar="SEC", help="Where the clip begins in the video.")] = 0.0,
@@ -50,16 +54,22 @@ def predict(
         raise UsageError("question", expected="some words", got=question)
     from tpo_lab.answer import ask
     from tpo_lab.cli.models import open_model
+    from tpo_lab.heads.sliding import Sliding
 
     model = open_model(checkpoint)
-    answer, clip = ask(model, video, question, boxes=boxes, start_sec=start, end_sec=end, features=features, on_corrupt=on_corrupt)
+    if window is not None and window < 1:
+        raise UsageError("--window", expected="1 frame or more", got=window)
+    sliding = None if window is None else Sliding(frames=window, overlap=window // 2)
+    answer, clip = ask(
+        model, video, question, boxes=boxes, start_sec=start, end_sec=end, features=features, on_corrupt=on_corrupt, sliding=sliding
+    )
     asked = {"video": str(video), "question": question, "start_sec": start, "duration_sec": clip.duration_sec}
     document: dict[str, Any] = {**answer.to_dict(), **asked}
     if out is not None:
         from tpo_lab.cli.overlays import write_overlays
 
-        window = (start, start + clip.duration_sec)
-        document["files"] = write_overlays(document, out, window, prompts=boxes, num_frames=len(clip.times_sec), on_corrupt=on_corrupt)
+        shown_sec = (start, start + clip.duration_sec)
+        document["files"] = write_overlays(document, out, shown_sec, prompts=boxes, num_frames=len(clip.times_sec), on_corrupt=on_corrupt)
     return Result(document, _view(document))
 
 

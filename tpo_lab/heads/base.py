@@ -9,13 +9,16 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tpo_lab.errors import TPOError, UsageError, unknown_name
 from tpo_lab.precomputed import FeatureFiles
+
+if TYPE_CHECKING:
+    from tpo_lab.heads.sliding import Sliding
 
 PredictionT = TypeVar("PredictionT")
 TargetT = TypeVar("TargetT")
@@ -102,8 +105,15 @@ class Visual:
 
     def to(self, device: torch.device | str) -> Visual:
         """The same on another device."""
-        moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in moved.items() if value is not None})
+        return self._each(lambda value: value.to(device))
+
+    def rows(self, chosen: Tensor) -> Visual:
+        """The rows of some slots: a mask [slot] or indices; `answer` keeps its numbers."""
+        return self._each(lambda value: value[chosen.to(value.device)])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Visual:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -163,6 +173,11 @@ class Head(nn.Module, ABC, Generic[PredictionT, TargetT]):
     @property
     def features(self) -> FeatureFiles | None:
         """The files that `visual.frame_features` and its times come from; None: the backbone's vision tower, and its frames."""
+        return None
+
+    @property
+    def sliding(self) -> Sliding | None:
+        """How a video with more frames than the head was trained with is cut into windows in inference; None: it is read at once."""
         return None
 
     @abstractmethod

@@ -78,7 +78,7 @@ def plan_windows(count: int, frames: int, overlap: int) -> list[range]:
 
 
 @torch.no_grad()
-def slide(head: Head[Any, Any], task_embedding: Tensor, visual: Visual, clip: ClipInfo, sliding: Sliding) -> dict[str, Any]:
+def slide(head: Head[Any, Any], task_embedding: Tensor, visual: Visual, clip: ClipInfo, sliding: Sliding | None) -> dict[str, Any]:
     """Let a temporal head answer about a video of any length: one decoded answer, in seconds of the video.
 
     A video of at most `sliding.frames` frames is read as it is: the answer is the head's own, whatever it holds. Else the head reads each
@@ -89,7 +89,7 @@ def slide(head: Head[Any, Any], task_embedding: Tensor, visual: Visual, clip: Cl
         task_embedding: of the slots of one answer [slot, d]; every window is asked with the same.
         visual: the whole video, one row per slot, every row about the same frames.
         clip: the whole video.
-        sliding: the windows, and how to join.
+        sliding: the windows, and how to join; None reads any video at once.
 
     Raises:
         UsageError: no slot, rows that differ in their times, or an answer of the head that lacks a key or a frame.
@@ -101,9 +101,9 @@ def slide(head: Head[Any, Any], task_embedding: Tensor, visual: Visual, clip: Cl
     if (visual.times_sec != visual.times_sec[:1]).any() or (visual.frame_valid != visual.frame_valid[:1]).any():
         raise UsageError("visual.times_sec", expected="the same frames in every row: the slots of one answer", got="rows that differ")
     valid = visual.frame_valid[0].nonzero()[:, 0]
-    plan = plan_windows(len(valid), sliding.frames, sliding.overlap)
-    if len(plan) == 1:
+    if sliding is None or len(valid) <= sliding.frames:
         return head.decode(head.predict(task_embedding, visual), [clip], torch.zeros(slots, dtype=torch.long))[0]
+    plan = plan_windows(len(valid), sliding.frames, sliding.overlap)
     times_sec = visual.times_sec[0, valid].double().cpu()
     cells_sec = frame_cells(times_sec[None], torch.tensor([clip.duration_sec], dtype=torch.float64), torch.ones(1, len(valid)).bool())[0]
     bounds_sec = torch.stack([torch.stack([cells_sec[window[0], 0], cells_sec[window[-1], 1]]) for window in plan])

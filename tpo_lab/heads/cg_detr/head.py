@@ -20,6 +20,7 @@ from tpo_lab.heads.cg_detr.postprocess import windows_of
 from tpo_lab.heads.cg_detr.settings import CGDETRSettings
 from tpo_lab.heads.cg_detr.targets import CGDETRItem, CGDETRTarget, collate_items, encode_item
 from tpo_lab.heads.cg_detr.terms import alignment_terms, attention_terms, saliency_terms
+from tpo_lab.heads.sliding import Sliding
 from tpo_lab.heads.windows import pool_windows
 from tpo_lab.precomputed import FeatureFiles
 from tpo_lab.spans import cw_to_sec, frame_cells, sec_to_cw, span_giou
@@ -92,6 +93,11 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
     def features(self) -> FeatureFiles | None:
         """The files that the settings name."""
         return self.settings.feature_files
+
+    @property
+    def sliding(self) -> Sliding | None:
+        """As the settings say."""
+        return self.settings.sliding
 
     def predict(self, task_embedding: Tensor, visual: Visual) -> CGDETRPrediction:
         """Propose windows and score frames, looking at the frames' features, their times, and the question."""

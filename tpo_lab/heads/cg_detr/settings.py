@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from tpo_lab import knobs
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.heads.base import HeadSettings
+from tpo_lab.heads.sliding import Sliding
 from tpo_lab.precomputed import FeatureFiles, FeatureFolder
 
 Behaviour = Literal["sound", "official"]
@@ -68,6 +69,9 @@ class CGDETRSettings(HeadSettings):
         temperature: of the rank-contrastive terms.
         max_windows: most windows that an answer may list.
         nms_iou: a window is left out if its IoU with a better one is above this; 1 keeps all.
+        window_frames: most frames that are read at once in inference, as many as the clips of the training had; a longer video is read in
+            windows that overlap (`tpo_lab.heads.sliding`). None reads any video at once.
+        window_overlap: frames that neighbouring windows share; half of a window where None.
         round_sec: windows snap to multiples of this and keep at least one; None does not round.
         scale: of all terms; TPO's 0.05 is the stage's weight of the head ("losses.temporal") and comes on top.
         weight_span: of the L1 distance of (centre, width).
@@ -108,6 +112,8 @@ class CGDETRSettings(HeadSettings):
     temperature: float = 0.5
     max_windows: int = 10
     nms_iou: float = 0.7
+    window_frames: int | None = None
+    window_overlap: int | None = None
     round_sec: float | None = None
     scale: float = 1.0
     weight_span: float = 10.0
@@ -145,6 +151,10 @@ class CGDETRSettings(HeadSettings):
         for name in ("top_grade", "temperature", "step_sec"):
             if getattr(self, name) <= 0:
                 raise UsageError(name, expected="above 0", got=getattr(self, name))
+        if self.window_frames is None and self.window_overlap is not None:
+            raise UsageError("window_overlap", expected="window_frames beside it", got=self.window_overlap)
+        if self.window_frames is not None:
+            self.sliding  # noqa: B018  (says what is wrong with the two)
         if self.round_sec is not None and self.round_sec <= 0:
             raise UsageError("round_sec", expected="seconds above 0, or None", got=self.round_sec)
         if self.behaviour not in get_args(Behaviour):
@@ -154,6 +164,14 @@ class CGDETRSettings(HeadSettings):
     def feature_files(self) -> FeatureFiles | None:
         """The files to look at; None for the vision tower."""
         return FeatureFiles(folders=self.features, step_sec=self.step_sec) if self.features else None
+
+    @property
+    def sliding(self) -> Sliding | None:
+        """The windows in which long videos are read; None: no windows."""
+        if self.window_frames is None:
+            return None
+        overlap = self.window_frames // 2 if self.window_overlap is None else self.window_overlap
+        return Sliding(frames=self.window_frames, overlap=overlap, max_windows=self.max_windows)
 
     @property
     def widths(self) -> tuple[int, ...]:
