@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from tpo_lab.heads import Head
 from tpo_lab.heads.base import Visual
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
-from tpo_lab.sample import Sample
+from tpo_lab.sample import Media, Sample
 
 
 class Patches(Head[Tensor, Tensor]):
@@ -145,3 +147,60 @@ def test_a_damaged_reference_to_the_world_is_refused(tiny: TPOModel, world: Call
     broken = sample.model_copy(update={"media": sample.media.model_copy(update={"path": path})})
     with pytest.raises(UsageError, match=rf"media\.path: expected world://split/level/seed/index/lowest-highest, got '{path}'"):
         Frames(tiny.backbone).row([broken])
+
+
+class TestDisk:
+    def test_another_process_finds_what_one_has_encoded(self, tiny: TPOModel, rows: list[Row], encoded: list[str], tmp_path: Path) -> None:
+        first = FeatureCache(tiny, folder=tmp_path / "kept")(rows)
+        assert len(encoded) == len(rows)
+        encoded.clear()
+        second = FeatureCache(tiny, folder=tmp_path / "kept")(rows)
+        assert encoded == []
+        assert all(torch.equal(one.tokens, two.tokens) for one, two in zip(first, second, strict=True))
+
+    def test_other_weights_of_the_vision_side_are_another_model_and_those_of_a_head_are_not(
+        self, tiny: TPOModel, rows: list[Row], encoded: list[str], tmp_path: Path
+    ) -> None:
+        parts = tiny.named_parts()
+        FeatureCache(tiny, folder=tmp_path)(rows[:1])
+        for changed, again in (("heads.", 0), ("tokens.", 0), ("llm.base.", 0), ("vision.", 1), ("connector.", 1)):
+            encoded.clear()
+            with torch.no_grad():
+                next(parameter for name, parameter in parts.items() if name.startswith(changed)).add_(1e-4)
+            FeatureCache(tiny, folder=tmp_path)(rows[:1])
+            assert len(encoded) == again, changed
+
+    def test_another_file_under_the_same_name_is_another_clip(
+        self, tiny: TPOModel, world: Callable[..., list[Sample]], encoded: list[str], tmp_path: Path
+    ) -> None:
+        from tpo_lab.video import write_clip
+
+        def clip(grey: int) -> Row:
+            write_clip(tmp_path / "a.mp4", np.full((8, 64, 64, 3), grey, dtype=np.uint8), fps=4)
+            media = Media(path="a.mp4")
+            return Frames(tiny.backbone).row([world(0, "conversation")[0].model_copy(update={"media": media}).at(tmp_path)])
+
+        (dark,) = FeatureCache(tiny, folder=tmp_path / "kept")([clip(10)])
+        (light,) = FeatureCache(tiny, folder=tmp_path / "kept")([clip(240)])
+        assert len(encoded) == 2 and not torch.equal(dark.tokens, light.tokens)
+
+    def test_a_damaged_file_is_made_anew(self, tiny: TPOModel, rows: list[Row], encoded: list[str], tmp_path: Path) -> None:
+        (expected,) = FeatureCache(tiny, folder=tmp_path)(rows[:1])
+        (path,) = tmp_path.rglob("*.safetensors")
+        path.write_bytes(path.read_bytes()[:100])
+        (found,) = FeatureCache(tiny, folder=tmp_path)(rows[:1])
+        assert len(encoded) == 2 and torch.equal(found.tokens, expected.tokens)
+        assert len(path.read_bytes()) > 100
+
+    def test_features_without_patches_do_not_serve_a_head_that_needs_them(
+        self, build_tiny: Callable[..., TPOModel], rows: list[Row], tmp_path: Path
+    ) -> None:
+        (without,) = FeatureCache(build_tiny(), folder=tmp_path)(rows[:1])
+        (kept,) = FeatureCache(build_tiny([Patches(64)]), folder=tmp_path)(rows[:1])
+        (again,) = FeatureCache(build_tiny(), folder=tmp_path)(rows[:1])
+        assert (without.frames.numel(), kept.frames.shape, again.frames.numel()) == (0, (1, 4, 64, 32), 0)
+
+    def test_a_file_in_place_of_the_folder(self, tiny: TPOModel, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("text")
+        with pytest.raises(UsageError, match=r"feature_cache: expected a folder, new or of earlier features, got .*notes\.txt, a file"):
+            FeatureCache(tiny, folder=tmp_path / "notes.txt")

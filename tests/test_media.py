@@ -83,7 +83,7 @@ def test_samples_about_one_clip_share_a_row():
     made = samples_of(sample_scene(2))
     row = Frames(backbone()).row(iter(made))
     assert row.samples == tuple(made)
-    assert row.key == f"{media_key(made[0])}|8|64" != Frames(backbone(4)).row(made).key
+    assert row.key == f"{media_key(made[0])}||8|64" != Frames(backbone(4)).row(made).key
 
 
 def test_clips_are_loaded_once_if_kept():

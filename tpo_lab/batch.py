@@ -29,7 +29,7 @@ class Row:
         frames: uint8 [frame, 3, image_size, image_size], already resized for the backbone.
         clip: what the heads need to know of the clip.
         samples: conversations about it.
-        key: names the frames exactly (media, times, size); used by the feature cache.
+        key: names the frames exactly (media and the state of its file, times, size); used by the feature cache.
         features: by head, what was read from files for those that look at such features; not for heads that no sample asks.
     """
 

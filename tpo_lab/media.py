@@ -52,7 +52,7 @@ class Frames:
         on_corrupt: str = "raise",
     ) -> None:
         self.backbone, self.features, self.on_corrupt = backbone, features or {}, on_corrupt
-        self._kept: dict[str, tuple[Tensor, ClipInfo]] = {}
+        self._kept: dict[str, tuple[Tensor, ClipInfo, str]] = {}
         self._kept_features: dict[tuple[str, Path | None, str], ClipFeatures] = {}
         self._free = limit_bytes if keep else 0
 
@@ -67,12 +67,12 @@ class Frames:
         if len(keys) != 1:
             raise UsageError("samples", expected="samples about one clip", got=sorted(keys))
         key = keys.pop()
-        frames, clip = self._kept.get(key) or self._load(group[0])
+        frames, clip, stamp = self._kept.get(key) or (*self._load(group[0]), _stamp(group[0]))
         if key not in self._kept and frames.nbytes <= self._free:
             self._free -= frames.nbytes
-            self._kept[key] = (frames, clip)
+            self._kept[key] = (frames, clip, stamp)
         features = {head: self._features(head, group[0], clip) for head, files in self.features.items() if _wanted(head, files, group)}
-        return Row(frames, clip, group, f"{key}|{self.backbone.num_frames}|{self.backbone.image_size}", features)
+        return Row(frames, clip, group, f"{key}|{stamp}|{self.backbone.num_frames}|{self.backbone.image_size}", features)
 
     def _features(self, head: str, sample: Sample, clip: ClipInfo) -> ClipFeatures:
         # equal media may be read from two files of samples, each with feature folders beside it
@@ -102,6 +102,14 @@ class Frames:
             times = tuple(float(time) - found.start_sec for time in found.times_sec)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
         return self.backbone.resize(tensor), ClipInfo(width, height, duration, times)
+
+
+def _stamp(sample: Sample) -> str:
+    """Tells two states of a clip's file apart; "" for a pattern of files and for what is no file."""
+    if not sample.media.is_file or not sample.media_path.is_file():
+        return ""
+    found = sample.media_path.stat()
+    return f"{found.st_size}.{found.st_mtime_ns}"
 
 
 def _wanted(head: str, files: FeatureFiles, group: Iterable[Sample]) -> bool:

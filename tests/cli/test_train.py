@@ -55,6 +55,17 @@ def test_json_document_names_checkpoint_and_losses(call, data: Path, tiny_base: 
     assert done.document["stages"][0]["last_loss"] == metrics(tmp_path / "r")[0]["loss"] > 0
 
 
+def test_features_are_kept_where_asked_and_a_second_run_is_the_same(call, data: Path, tiny_base: Path, tmp_path: Path):
+    words = ("--backbone", tiny_base, "--data", data, "--stage", "1", *SHORT, "--feature-cache", tmp_path / "kept")
+    assert call("train", *words, "--out", tmp_path / "a").status == 0
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.safetensors")}
+    assert kept and call("train", *words, "--out", tmp_path / "b").status == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.safetensors")} == kept
+    assert metrics(tmp_path / "a")[0]["loss"] == metrics(tmp_path / "b")[0]["loss"]
+    done = call("train", *words[:-1], data, "--out", tmp_path / "c")
+    assert done.status == 2 and "feature_cache: expected a folder, new or of earlier features" in done.err
+
+
 def test_several_files_are_joined(call, data: Path, tmp_path: Path):
     samples = read(data)
     halves = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tpo_lab.recipes import Recipe
     from tpo_lab.runs import RunFolder
     from tpo_lab.stages import Stage
+    from tpo_lab.training import TrainingOptions
 
 EXAMPLE = """
 tpo-lab train --data train.jsonl --out runs/first
@@ -48,11 +49,15 @@ def train(
     seed: Annotated[int, typer.Option(metavar="N", help="Of batches and of everything random.")] = 0,
     set_: Annotated[list[str], typer.Option("--set", metavar="KNOB=VALUE", help="Change a knob of the recipe; repeatable.")] = [],  # noqa: B006
     micro_batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Rows at once on one device; saves memory.")] = None,
+    feature_cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep vision features there, for later stages and runs; memory only by default.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and what each stage trains, then stop.")] = False,
 ) -> Result:
     """Train a model through the stages of a recipe."""
     from tpo_lab import recipes
+    from tpo_lab.training import TrainingOptions
 
     chosen = recipes.recipe(recipe).replace(**_knobs(set_))
     if not dry_run:
@@ -65,14 +70,14 @@ def train(
     model.add_lora(chosen.lora)
     if dry_run or out is None:
         return _plan(model, chosen, stages, data, seed)
-    return _fit(model, chosen, stage, data, out, resume=resume, seed=seed, micro_batch=micro_batch)
+    kept = None if feature_cache is None else str(feature_cache)
+    options = TrainingOptions(seed=seed, micro_batch=micro_batch, feature_cache=kept)
+    return _fit(model, chosen, stage, data, out, options, resume=resume)
 
 
-def _fit(
-    model: TPOModel, recipe: Recipe, stage: str, data: Sequence[Path], out: Path, *, resume: bool, seed: int, micro_batch: int | None
-) -> Result:
+def _fit(model: TPOModel, recipe: Recipe, stage: str, data: Sequence[Path], out: Path, options: TrainingOptions, *, resume: bool) -> Result:
     from tpo_lab.sample import read
-    from tpo_lab.training import Interrupted, TrainingOptions, fit
+    from tpo_lab.training import Interrupted, fit
 
     samples = read(data)
     began = time.monotonic()
@@ -85,7 +90,7 @@ def _fit(
                 out,
                 stage=stage,
                 resume=resume,
-                options=TrainingOptions(seed=seed, micro_batch=micro_batch),
+                options=options,
                 listener=bars.listen,
                 report=_Announcer(model, recipe.stage(stage)),
             )

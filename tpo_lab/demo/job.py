@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -135,6 +136,8 @@ class _Job:
         for lesson in LESSONS:
             phases[lesson.notebook] = self.phase(bar, lesson.notebook, partial(self.teach, bar, lesson, checkpoint))
             checkpoint = str(self.out / lesson.notebook / "run" / lesson.stages[-1] / "checkpoint")
+        # the joint stages have changed the vision side, and nobody needs what it saw before
+        shutil.rmtree(self.out / "data" / "features", ignore_errors=True)
         phases["after"] = self.phase(bar, "after", partial(self.evaluate, bar, checkpoint))
         if self.settings.compositions:
             phases["compositions"] = self.phase(bar, "compositions", partial(self.evaluate, bar, checkpoint, "compositions"))

@@ -43,12 +43,15 @@ class TrainingOptions:
         micro_batch: rows that go through the model at once on one device; None takes the whole batch. Each term of a part weighs
             as much as its values are of the whole batch, so the gradient does not depend on the cut.
         save_every: optimizer steps between two resumable states.
+        feature_cache: a folder in which stages that leave the vision side as it is keep its features for later stages and runs; None
+            keeps them in memory, for one stage. A clip of 16 frames takes 50 MB at 7B, 0.2 MB with nano.
         gradient_patience: after so many steps of a stage without any gradient a trained head is reported by name.
     """
 
     seed: int = 0
     micro_batch: int | None = None
     save_every: int = 100
+    feature_cache: str | None = None
     gradient_patience: int = 50
 
 
@@ -77,7 +80,7 @@ class StageLoop:
             if any(name.startswith(part) for name in names):
                 model.trained_backbone_parts.add(part)
         frozen_vision = not any(name.startswith(("vision.", "connector.")) for name in names)
-        self.cache = FeatureCache(model) if frozen_vision else None
+        self.cache = FeatureCache(model, folder=options.feature_cache) if frozen_vision else None
         optimizer = build_optimizer(self.groups, stage)
         self.trained = [parameter for group in self.groups for parameter in group.parameters]
         self.module, self.optimizer = accelerator.prepare(TrainingStep(model, bf16=stage.precision == "bf16"), optimizer)
