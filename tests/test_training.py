@@ -336,7 +336,7 @@ def test_cached_features_train_like_uncached_ones(
 ) -> None:
     chosen = recipe(stage("2.region", 3, "region"), dropout=0.0)
     cached = fit(build_tiny(), samples, chosen, tmp_path / "cached")
-    monkeypatch.setattr(loop, "FeatureCache", lambda model: None)
+    monkeypatch.setattr(loop, "FeatureCache", lambda *_, **__: None)
     plain = fit(build_tiny(), samples, chosen, tmp_path / "plain")
     for one, other in zip(numbers(cached), numbers(plain), strict=True):
         assert one == pytest.approx(other, rel=5e-3)
