@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,10 +79,9 @@ def comparison(before: Sequence[Record], after: Sequence[Record], *, constant: S
     )
     for group, name, chosen, values, readings in measures:
         wanted = [chosen(record) for record in before]
-        for row in _rows(group, name, before, after, wanted, values, readings, seed):
-            still = [record for record, kept in zip(constant, wanted, strict=True) if kept] if constant else []
-            has_constant = len(still) > 1 and group != "routing"
-            rows.append(replace(row, constant=_triple(values(still, ROUTED).astype(float), seed)) if has_constant else row)
+        # the routes of constant answers are the true ones
+        steady = None if group == "routing" else constant
+        rows += _rows(group, name, before, after, steady, wanted, values, readings, seed)
     return rows
 
 
@@ -90,6 +90,7 @@ def _rows(
     name: str,
     before: Sequence[Record],
     after: Sequence[Record],
+    constant: Sequence[Record] | None,
     chosen: Sequence[bool],
     values: Callable[[list[Record], str], Values],
     readings: tuple[str, ...],
@@ -98,14 +99,15 @@ def _rows(
     count = sum(chosen)
     if not count:
         return []
-    sides = [[record for record, wanted in zip(records, chosen, strict=True) if wanted] for records in (before, after)]
+    sides = [list(compress(records, chosen)) for records in (before, after)]
     if count < 2:
         return [Row(group, name, count, None, None, None, None, None)]
     old, new = (values(side, ROUTED).astype(float) for side in sides)
     given = [_triple(values(side, GIVEN).astype(float), seed) if GIVEN in readings else None for side in sides]
     difference = paired_difference(new, old, seed=seed)
     change = (difference.estimate, difference.low, difference.high)
-    return [Row(group, name, count, _triple(old, seed), _triple(new, seed), given[0], given[1], change)]
+    steady = None if constant is None else _triple(values(list(compress(constant, chosen)), ROUTED).astype(float), seed)
+    return [Row(group, name, count, _triple(old, seed), _triple(new, seed), given[0], given[1], change, steady)]
 
 
 def _triple(values: Values, seed: int) -> Triple:

@@ -153,8 +153,7 @@ class CGDETRSettings(HeadSettings):
                 raise UsageError(name, expected="above 0", got=getattr(self, name))
         if self.window_frames is None and self.window_overlap is not None:
             raise UsageError("window_overlap", expected="window_frames beside it", got=self.window_overlap)
-        if self.window_frames is not None:
-            self.sliding  # noqa: B018  (says what is wrong with the two)
+        _ = self.sliding  # refuses windows that cannot be
         if self.round_sec is not None and self.round_sec <= 0:
             raise UsageError("round_sec", expected="seconds above 0, or None", got=self.round_sec)
         if self.behaviour not in get_args(Behaviour):
