@@ -15,7 +15,8 @@ from torch import Tensor
 
 import tpo_lab as tpo
 from tpo_lab import checkpoint
-from tpo_lab.answer import Answerer, ask
+from tpo_lab.answer import Answerer
+from tpo_lab.asking import ask
 from tpo_lab.errors import UsageError
 from tpo_lab.evaluation import evaluate
 from tpo_lab.heads import CGDETRHead, CGDETRSettings, Visual, build_head

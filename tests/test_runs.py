@@ -12,7 +12,7 @@ import torch
 
 from tpo_lab import runs
 from tpo_lab.errors import UsageError
-from tpo_lab.runs import RunFolder, commit, environment, read_jsonl, save_state, stopwatch, write_json
+from tpo_lab.runs import RunFolder, commit, environment, last_jsonl, read_jsonl, save_state, stopwatch, write_json
 
 
 def test_run_folder_writes_its_config_first_and_keeps_it(tmp_path: Path) -> None:
@@ -52,6 +52,21 @@ def test_a_line_cut_by_an_interruption_is_dropped_and_does_not_spoil_the_next(tm
     run.keep_until("1", 1)
     run.log(stage="1", step=2)
     assert [line["step"] for line in run.metrics()] == [1, 2]
+
+
+def test_last_jsonl_is_the_last_whole_record(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    assert last_jsonl(path) is None
+    path.write_text('{"a": 1')
+    assert last_jsonl(path) is None, "still being written"
+    for step in range(2000):
+        with path.open("a") as file:
+            file.write(("}\n" if step == 0 else "") + json.dumps({"step": step}) + "\n")
+        if step % 400 == 0:
+            assert last_jsonl(path, within=64) == {"step": step} == read_jsonl(path)[-1]
+    with path.open("a") as file:
+        file.write('{"step": 2000')
+    assert last_jsonl(path, within=64) == {"step": 1999}
 
 
 def test_read_jsonl_names_a_damaged_line_in_the_middle(tmp_path: Path) -> None:

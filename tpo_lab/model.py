@@ -222,8 +222,8 @@ class TPOModel(nn.Module):
         return hidden[places].reshape(num_frames, cells, -1)
 
     def answer(self, video: str | Path, question: str, **options: Any) -> Answer:
-        """Answer a question about a video or image file; the options are those of `tpo_lab.answer.ask`."""
-        from tpo_lab.answer import ask
+        """Answer a question about a video or image file; the options are those of `tpo_lab.asking.ask`."""
+        from tpo_lab.asking import ask
 
         return ask(self, video, question, **options)[0]
 

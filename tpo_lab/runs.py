@@ -119,6 +119,22 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def last_jsonl(path: Path, *, within: int = 8192) -> dict[str, Any] | None:
+    """The last whole record of a JSONL file that another process may be writing; None while it has none.
+
+    Args:
+        within: bytes at the file's end that are looked at, however long it is; more than a record has.
+    """
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - within))
+        whole = file.read().rpartition(b"\n")[0]
+    line = whole.rpartition(b"\n")[2]
+    return json.loads(line) if line.strip() else None
+
+
 @contextmanager
 def stopwatch() -> Iterator[dict[str, float]]:
     """Measures wall seconds of a block under the key "seconds"."""

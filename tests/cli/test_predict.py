@@ -36,7 +36,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         asked.append({"video": video, "question": question, **options})
         return Answer("It is here <region> then <temporal>", ("region", "temporal"), STRUCTURED), ClipInfo(64, 48, 2.0, (0.25, 1.0, 1.75))
 
-    monkeypatch.setattr("tpo_lab.answer.ask", ask)
+    monkeypatch.setattr("tpo_lab.asking.ask", ask)
     return asked
 
 
@@ -78,7 +78,7 @@ def test_out_holds_answer_frames_and_timeline(call, trained: Path, clip: Path, a
 
 
 def test_answer_without_a_window_has_no_timeline(call, trained: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tpo_lab.answer.ask", lambda *_, **__: (Answer("three"), ClipInfo(64, 48, 2.0, (0.5, 1.5))))
+    monkeypatch.setattr("tpo_lab.asking.ask", lambda *_, **__: (Answer("three"), ClipInfo(64, 48, 2.0, (0.5, 1.5))))
     done = call("predict", trained, clip, "How many?", "--out", tmp_path, "--json")
     assert done.document["task"] is None
     assert [Path(file).name for file in done.document["files"]] == ["answer.json", "frames.png"]

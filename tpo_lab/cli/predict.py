@@ -52,7 +52,7 @@ def predict(
     boxes = [parse_box(text) for text in box]
     if not question.strip():
         raise UsageError("question", expected="some words", got=question)
-    from tpo_lab.answer import ask
+    from tpo_lab.asking import ask
     from tpo_lab.cli.models import open_model
     from tpo_lab.heads.sliding import Sliding
 

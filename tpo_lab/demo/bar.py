@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tpo_lab.runs import METRICS, read_jsonl
+from tpo_lab.runs import METRICS, last_jsonl
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,12 +116,11 @@ class TrainingWatch:
         """Look at the files and move the bar."""
         trained, step, losses = 0, "", ""
         for stage, total in self.steps.items():
-            metrics = self.run / stage / METRICS
-            lines = read_jsonl(metrics) if metrics.exists() else []
-            if lines:
-                trained += min(len(lines), total)
-                step = f"stage {stage} step {lines[-1]['step']}/{total}"
-                terms = {name: value for name, value in lines[-1].items() if _is_loss(name)}
+            line = last_jsonl(self.run / stage / METRICS)
+            if line is not None:
+                trained += min(line["step"], total)
+                step = f"stage {stage} step {line['step']}/{total}"
+                terms = {name: value for name, value in line.items() if _is_loss(name)}
                 losses = "  ".join(f"{name} {value:.3g}" for name, value in list(terms.items())[:_SHOWN_LOSSES])
         share = trained / max(sum(self.steps.values()), 1)
         self.bar.at(self.training_share * share + (1 - self.training_share) * self.cells, losses, step=step)
