@@ -38,11 +38,14 @@ clean:  ## remove .venv, build products and caches; runs/ and data/ stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find tpo_lab widgets tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
-# torch first, at the version the tests ran with: the rest then finds it and no second build of it is fetched.
+# torch first, at the version the tests ran with: the rest then finds it and no second build of it is fetched. Then every pinned version
+# by itself: one that its index has stopped to offer is then named, where pip with dependencies to solve tries combinations for hours.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "TPO Lab needs Python 3.10 or newer, and '$(PYTHON)' is not that: name another, as in make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
+	sed '/^# Optional parts/,$$d' constraints.txt >$(VENV)/pins.txt
+	$(INSTALL) --no-deps --requirement $(VENV)/pins.txt
 	$(INSTALL) --editable ".[$(EXTRAS)]"
 	@touch $@
