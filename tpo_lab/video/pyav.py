@@ -51,10 +51,12 @@ class PyAVSource:
         """
         frame_at = {int(position): frame for frame, position in enumerate(self.index.positions)}
         by_start = sorted((self._start_of(position), position) for position in self.index.positions[list(frames)].tolist())
+        upright = _Upright()
         with open_video(self.path) as container:
             stream = video_stream(container, self.path)
             for start, group in groupby(by_start, key=lambda pair: pair[0]):
-                for position, result in self._decode_run(container, stream, start, [position for _, position in group], fit):
+                positions = [position for _, position in group]
+                for position, result in self._decode_run(container, stream, start, positions, lambda frame: fit(upright(frame))):
                     if position in frame_at:
                         yield frame_at[position], result
 
@@ -62,7 +64,7 @@ class PyAVSource:
         return self.index.keyframe_of(position) if self.index.seekable else 0
 
     def _decode_run(
-        self, container: InputContainer, stream: VideoStream, start: int, positions: list[int], fit: Callable[[Picture], Picture]
+        self, container: InputContainer, stream: VideoStream, start: int, positions: list[int], see: Callable[[VideoFrame], Picture]
     ) -> Iterator[tuple[int, Picture | str]]:
         pts = self.index.pts
         faults: dict[int, str] = {}
@@ -73,12 +75,12 @@ class PyAVSource:
         finish = pts[start : positions[-1] + 1].max()
         for stamp, frame in self._emitted(container, stream, start, faults):
             while displayed is not None and pending and pending[0] < stamp:
-                pictures[pending.popleft()] = fit(_upright(displayed))
+                pictures[pending.popleft()] = see(displayed)
             displayed = frame
             if stamp >= finish:
                 break
         while displayed is not None and pending:
-            pictures[pending.popleft()] = fit(_upright(displayed))
+            pictures[pending.popleft()] = see(displayed)
         condemned = self._condemned(start, positions[-1], faults)
         yield from condemned.items()
         for position in positions:
@@ -144,6 +146,20 @@ class PyAVSource:
         return condemned
 
 
-def _upright(frame: VideoFrame) -> Picture:
-    turns = round(frame.rotation / 90)
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), k=turns))
+class _Upright:
+    """Turns decoded frames into pictures the right way up.
+
+    One converter serves all frames of a file, in this thread: setting one up, with the threads that PyAV gives it unasked from 17 on,
+    takes 6 ms a frame, and converting a frame of 64 pixels 0.03.
+    """
+
+    def __init__(self) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        self._converter = VideoReformatter()
+        self._threads: dict[str, int] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
+
+    def __call__(self, frame: VideoFrame) -> Picture:
+        pixels = self._converter.reformat(frame, format="rgb24", **self._threads).to_ndarray()
+        return np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90)))
