@@ -59,7 +59,7 @@ def nano() -> Recipe:
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
         switches=Switches(
-            region_loss="official", region_head="dense", temporal_head="simple", temporal_size="nano", temporal_features="backbone"
+            region_loss="official", region_head="dense", temporal_head="cg-detr", temporal_size="nano", temporal_features="backbone"
         ),
         frames=8,
         resolution=64,
