@@ -51,7 +51,7 @@ def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backb
         decided |= {"loss": switches.region_loss, "head": switches.region_head}
     if spec.get("name") == "temporal" and switches is not None:
         decided["head"] = switches.temporal_head
-        if spec.get("head", switches.temporal_head) == "cg-detr":
+        if spec.get("head", switches.temporal_head) in ("cg-detr", "cg-detr-pointing"):
             decided |= {"weight_saliency": switches.saliency_weight, **(NANO if switches.temporal_size == "nano" else {})}
     chosen = head_class(str(spec.get("name", "")), spec.get("head", decided.get("head")))
     settings = {field.name for field in fields(chosen.Settings)}

@@ -6,7 +6,7 @@ The only module that spells a stage's name. Recipes, the lists of stages, are in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tpo_lab import knobs
@@ -71,6 +71,8 @@ class Stage:
         max_questions: questions about the same clip that share one row.
         batching: one task per batch, or all tasks in every batch.
         curriculum: parts in order of time; after the last one every sample is seen. A part that the data has no samples for is left out.
+        starts_from: parameter (or part, ending in ".*") -> the one whose values it takes before the first step, so that a head's stage may
+            begin with what an earlier one has learned. Pairs that a model lacks, or has in other shapes, are left alone, and training says so.
         schedule: how the rate falls after the warm-up.
         warmup_ratio: part of the steps in which the rate rises.
         min_lr_ratio: where the schedule ends, relative to the peak.
@@ -98,6 +100,7 @@ class Stage:
     max_questions: Count = 1
     batching: Literal["homogeneous", "mixed"] = "homogeneous"
     curriculum: tuple[CurriculumPart, ...] = ()
+    starts_from: Mapping[str, str] = field(default_factory=dict)
     schedule: Literal["cosine"] = "cosine"
     warmup_ratio: ShareBelowOne = 0.0
     min_lr_ratio: Share = 0.0
@@ -124,6 +127,9 @@ class Stage:
         ends = [part.until for part in self.curriculum]
         if ends != sorted(set(ends)):
             raise UsageError(f"{label}: curriculum", expected="parts of which each ends later than the one before", got=ends)
+        for target, source in self.starts_from.items():
+            if target.endswith(".*") != source.endswith(".*"):
+                raise UsageError(f"{label}: starts_from[{target!r}]", expected="two parameters, or two parts that end in .*", got=source)
         for term in self.losses:
             if term not in (*TEXT_LOSSES, *self.heads):
                 raise unknown_name(f"{label}: losses", term, (*TEXT_LOSSES, *self.heads))
@@ -204,7 +210,7 @@ class Switches:
     assign_loss: Literal["separate", "inside_mlm"] = "separate"
     region_loss: Literal["paper", "official"] = "paper"
     region_head: Literal["mlp", "dense"] = "mlp"
-    temporal_head: Literal["cg-detr", "simple"] = "cg-detr"
+    temporal_head: Literal["cg-detr", "cg-detr-pointing", "simple"] = "cg-detr"
     temporal_size: Literal["paper", "nano"] = "paper"
     mask_loss: Literal["paper", "official"] = "paper"
     mask_adapter_layers: Literal[1, 2] = 2

@@ -10,7 +10,7 @@ from torch import nn
 
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual
-from tpo_lab.heads.cg_detr import CGDETRHead, CGDETRSettings
+from tpo_lab.heads.cg_detr import CGDETRHead, CGDETRSettings, PointingCGDETRHead
 from tpo_lab.heads.region import RegionHead, RegionSettings
 from tpo_lab.heads.region_dense import DenseRegionHead, DenseRegionSettings
 from tpo_lab.heads.temporal import SimpleTemporalHead, SimpleTemporalSettings
@@ -38,7 +38,7 @@ HeadClass = TypeVar("HeadClass", bound=type[Head[Any, Any]])
 
 HEADS: dict[str, dict[str, type[Head[Any, Any]]]] = {
     "region": {"mlp": RegionHead, "dense": DenseRegionHead},
-    "temporal": {"simple": SimpleTemporalHead, "cg-detr": CGDETRHead},
+    "temporal": {"simple": SimpleTemporalHead, "cg-detr": CGDETRHead, "cg-detr-pointing": PointingCGDETRHead},
 }
 """Name of the head -> variant -> class. The first variant of a name is its default."""
 

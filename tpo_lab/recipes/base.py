@@ -181,6 +181,9 @@ def _without(stage: Stage, absent: Collection[str]) -> Stage:
         stage,
         learning_rates={pattern: rate for pattern, rate in stage.learning_rates.items() if _head_of(pattern) not in absent},
         data={task: share for task, share in stage.data.items() if task not in absent},
+        starts_from={
+            target: source for target, source in stage.starts_from.items() if not {_head_of(target), _head_of(source)} & set(absent)
+        },
         losses={term: weight for term, weight in stage.losses.items() if term not in absent},
     )
 

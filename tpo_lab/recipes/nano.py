@@ -16,6 +16,10 @@ VISION_RATES = {"vision.*": 1e-4, "connector.*": 2e-4}
 HEADS = ("temporal", "mask", "region")
 GROWING = tuple(CurriculumPart(until=until, difficulty=things) for until, things in ((0.1, 1), (0.3, 2), (0.5, 3)))
 """Clips of one thing at first: with several from the start, the region head learns to point at any of them and stays there."""
+POINTING = {"tokens.task.temporal": "tokens.task.region"} | {
+    f"heads.temporal.{part}.*": f"heads.region.{part}.*" for part in ("where", "what")
+}
+"""Which thing a question means is learned by the region head, from boxes; the temporal head, which has none, starts from there."""
 
 _stage = partial(
     Stage,
@@ -49,7 +53,7 @@ def nano() -> Recipe:
                 losses={"mlm": 1.0, "assign": 1.0},
                 steps=40,
             ),
-            _one_head("temporal", steps=50, lora_rate=JOINT_LORA_RATE),
+            _one_head("temporal", steps=200, lora_rate=JOINT_LORA_RATE, starts_from=POINTING),
             _one_head("mask", steps=400),
             _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
@@ -59,7 +63,11 @@ def nano() -> Recipe:
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
         switches=Switches(
-            region_loss="official", region_head="dense", temporal_head="cg-detr", temporal_size="nano", temporal_features="backbone"
+            region_loss="official",
+            region_head="dense",
+            temporal_head="cg-detr-pointing",
+            temporal_size="nano",
+            temporal_features="backbone",
         ),
         frames=8,
         resolution=64,
@@ -78,7 +86,14 @@ def nano_long() -> Recipe:
     )
 
 
-def _one_head(head: str, *, steps: int, lora_rate: float = LORA_RATE, curriculum: tuple[CurriculumPart, ...] = ()) -> Stage:
+def _one_head(
+    head: str,
+    *,
+    steps: int,
+    lora_rate: float = LORA_RATE,
+    curriculum: tuple[CurriculumPart, ...] = (),
+    starts_from: Mapping[str, str] | None = None,
+) -> Stage:
     return _stage(
         name=head_stage(head),
         title=f"the {head} head and its task token",
@@ -87,6 +102,7 @@ def _one_head(head: str, *, steps: int, lora_rate: float = LORA_RATE, curriculum
         losses={"mlm": 1.0, "assign": 1.0, head: 1.0},
         steps=steps,
         curriculum=curriculum,
+        starts_from=starts_from or {},
     )
 
 

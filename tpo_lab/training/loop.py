@@ -24,6 +24,7 @@ from tpo_lab.stages import Stage
 from tpo_lab.training.data import StageData
 from tpo_lab.training.gradients import GradientWatch
 from tpo_lab.training.interrupt import Interrupted
+from tpo_lab.training.starts import start_from
 from tpo_lab.training.micro_batch import TrainingStep, joined, shares_of_terms
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ class StageLoop:
 
     def train(self, stopped: threading.Event, listener: Listener | None, say: Callable[[str], None], finished: Sequence[str]) -> None:
         """Run the steps that are left."""
+        if self.step == 0:
+            for target in start_from(self.model.named_parts(), self.stage.starts_from):
+                say(f"  {target} starts as it is: the model has no such parts {target} and {self.stage.starts_from[target]} of one shape")
         self.module.train()
         began = time.monotonic()
         while self.step < self.total:

@@ -174,10 +174,14 @@ def _temporal(facts: Facts, rng: random.Random, count: int) -> list[dict[str, An
     rng.shuffle(events)
     if facts.scene.split == "compositions":
         events = [event for event in events if (event.kind, facts.scene.things[event.thing].shape) in HELD_OUT_EVENTS]
-    for event in events:
+    asked: set[str] = set()
+    # many questions: the same again in other words, and more often for what does not happen
+    often = max(1.0, count / 8)
+    for event in events * max(1, count // 4 if count > 8 else 1):
         query = language.event_query(facts, event, rng)
-        if query is None:
+        if query is None or query in asked:
             continue
+        asked.add(query)
         target = {
             "windows_sec": facts.windows_sec(event),
             "saliency": {"step_sec": SALIENCY_STEP_FRAMES / FRAME_RATE, "scores": [float(score) for score in facts.saliency(event)]},
@@ -185,7 +189,7 @@ def _temporal(facts: Facts, rng: random.Random, count: int) -> list[dict[str, An
         question = rng.choice(templates.TEMPORAL).format(query=query)
         made.append(_record(question, "<temporal>", event.kind, "temporal", things=[event.thing], targets={"temporal": target}))
     absent = language.absent_query(facts, rng) if facts.scene.split != "compositions" else None
-    if absent is not None and rng.random() < 0.15:
+    if absent is not None and rng.random() < 0.15 * often:
         question = rng.choice(templates.TEMPORAL).format(query=absent)
         made.append(_record(question, NOT_HAPPENING, "absent", "temporal"))
     return made[:count]

@@ -83,10 +83,12 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
     needs: ClassVar[frozenset[str]] = frozenset({"frame_features", "query"})
     Settings: ClassVar[type[HeadSettings]] = CGDETRSettings
     settings: CGDETRSettings
+    fits: ClassVar[int] = 0
+    """Numbers that `pooled` gives of each frame beside its features."""
 
     def __init__(self, embed_dim: int, settings: CGDETRSettings | None = None) -> None:
         super().__init__(embed_dim, settings)
-        self.network = Network(embed_dim, self.settings)
+        self.network = Network(embed_dim, self.settings, self.fits)
         self._told = False
 
     @property
@@ -106,13 +108,14 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         require_axes("visual.frame_features", features, slot=None, frame=None, patch=None, d_vision=self.settings.vision_dim)
         times_sec, valid, duration_sec = visual.times_sec.float(), visual.frame_valid, visual.duration_sec.float()
         cells_sec = frame_cells(times_sec, duration_sec, valid)
-        kinds = torch.split(features.to(task_embedding.dtype).mean(2), list(self.settings.widths), dim=-1)
+        frames, fits = self.pooled(task_embedding, visual)
+        kinds = torch.split(frames, list(self.settings.widths), dim=-1)
         pooled = torch.cat([functional.normalize(kind, dim=-1, eps=1e-5) for kind in kinds], dim=-1)
         ends = cells_sec / duration_sec.clamp(min=torch.finfo(torch.float32).tiny)[:, None, None]
         kept = self.settings.max_text
         words = functional.normalize(query[:, :kept].to(task_embedding.dtype), dim=-1, eps=1e-5)
         text, text_valid = append(words, query_valid[:, :kept], task_embedding)
-        scene = self.network.project(torch.cat([pooled, ends], dim=-1), valid, text, text_valid)
+        scene = self.network.project(torch.cat([pooled, ends, fits], dim=-1), valid, text, text_valid)
         reading = self.network.read(scene)
         spans_cw, class_logits = self.network.decoder(reading.memory, scene.frame_position, valid)
         return CGDETRPrediction(
@@ -127,6 +130,12 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
             footage=pooled.detach(),
             scene=scene,
         )
+
+    def pooled(self, task_embedding: Tensor, visual: Visual) -> tuple[Tensor, Tensor]:
+        """The patches of each frame as one vector [slot, frame, d_vision], and more numbers of it [slot, frame, fits]: here the mean, none."""
+        assert visual.frame_features is not None
+        frames = visual.frame_features.to(task_embedding.dtype).mean(2)
+        return frames, frames[..., :0]
 
     def losses(self, prediction: CGDETRPrediction, target: CGDETRTarget) -> dict[str, Tensor]:
         """All terms, by name; those of the decoder's earlier layers end in "_layer1", "_layer2", ...

@@ -66,13 +66,14 @@ class Network(nn.Module):
     Args:
         text_dim: width of text and task embedding.
         settings: sizes and rates.
+        fits: numbers of each frame beside its features and its ends.
 
     Source: CG-DETR (arXiv 2311.08835), with the task embedding as one more token of the text (TPO, temporal head).
     """
 
-    def __init__(self, text_dim: int, settings: CGDETRSettings) -> None:
+    def __init__(self, text_dim: int, settings: CGDETRSettings, fits: int = 0) -> None:
         super().__init__()
-        self.frame_projection = Projection(settings.vision_dim + 2, settings)
+        self.frame_projection = Projection(settings.vision_dim + 2 + fits, settings)
         self.text_projection = Projection(text_dim, settings)
         self.types = nn.Parameter(0.02 * torch.randn(2, settings.dim))
         self.dummies = QueryDummies(settings)
@@ -97,7 +98,7 @@ class Network(nn.Module):
         nn.init.zeros_(last.bias)
 
     def project(self, frames: Tensor, frame_valid: Tensor, text: Tensor, text_valid: Tensor) -> Scene:
-        """Project pooled frames with their ends [slot, frame, d_vision + 2] and text [slot, token, d_text]."""
+        """Project pooled frames with their ends and fits [slot, frame, d_vision + 2 + fits] and text [slot, token, d_text]."""
         words = self.text_projection(text) + self.types[0]
         video = self.frame_projection(frames) + self.types[1]
         place = place_frames(frame_valid, video.shape[-1]).to(video.dtype)
