@@ -14,7 +14,6 @@ from tpo_lab.cli.overlays import frames_picture, write_overlays
 from tpo_lab.cli.predict import parse_box
 from tpo_lab.drawing import GROUND_TRUTH, PREDICTION
 from tpo_lab.errors import UsageError
-from tpo_lab.heads.sliding import Sliding
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.heads.sliding import Sliding
 

@@ -24,8 +24,8 @@ from tpo_lab.stages import Stage
 from tpo_lab.training.data import StageData
 from tpo_lab.training.gradients import GradientWatch
 from tpo_lab.training.interrupt import Interrupted
-from tpo_lab.training.starts import start_from
 from tpo_lab.training.micro_batch import TrainingStep, joined, shares_of_terms
+from tpo_lab.training.starts import start_from
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -58,6 +58,21 @@ class CGDETRPrediction:
     scene: Scene
 
 
+@dataclass(frozen=True)
+class PooledFrames:
+    """One vector per frame, and what else a head sees of it.
+
+    Attributes:
+        vectors: [slot, frame, d_vision].
+        fits: more numbers of each frame [slot, frame, fits].
+        saliency_logits: added to the network's [slot, frame], or None.
+    """
+
+    vectors: Tensor
+    fits: Tensor
+    saliency_logits: Tensor | None = None
+
+
 class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
     """CG-DETR: moment retrieval and highlight detection from the video's features, the question and the task embedding.
 
@@ -108,20 +123,20 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         require_axes("visual.frame_features", features, slot=None, frame=None, patch=None, d_vision=self.settings.vision_dim)
         times_sec, valid, duration_sec = visual.times_sec.float(), visual.frame_valid, visual.duration_sec.float()
         cells_sec = frame_cells(times_sec, duration_sec, valid)
-        frames, fits = self.pooled(task_embedding, visual)
-        kinds = torch.split(frames, list(self.settings.widths), dim=-1)
+        frames = self.pooled(task_embedding, visual)
+        kinds = torch.split(frames.vectors, list(self.settings.widths), dim=-1)
         pooled = torch.cat([functional.normalize(kind, dim=-1, eps=1e-5) for kind in kinds], dim=-1)
         ends = cells_sec / duration_sec.clamp(min=torch.finfo(torch.float32).tiny)[:, None, None]
         kept = self.settings.max_text
         words = functional.normalize(query[:, :kept].to(task_embedding.dtype), dim=-1, eps=1e-5)
         text, text_valid = append(words, query_valid[:, :kept], task_embedding)
-        scene = self.network.project(torch.cat([pooled, ends, fits], dim=-1), valid, text, text_valid)
+        scene = self.network.project(torch.cat([pooled, ends, frames.fits], dim=-1), valid, text, text_valid)
         reading = self.network.read(scene)
         spans_cw, class_logits = self.network.decoder(reading.memory, scene.frame_position, valid)
         return CGDETRPrediction(
             spans_cw=spans_cw,
             class_logits=class_logits,
-            saliency_logits=reading.saliency_logits,
+            saliency_logits=reading.saliency_logits if frames.saliency_logits is None else reading.saliency_logits + frames.saliency_logits,
             attention=reading.attention,
             times_sec=times_sec,
             cells_sec=cells_sec,
@@ -131,11 +146,11 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
             scene=scene,
         )
 
-    def pooled(self, task_embedding: Tensor, visual: Visual) -> tuple[Tensor, Tensor]:
-        """The patches of each frame as one vector [slot, frame, d_vision], and more numbers of it [slot, frame, fits]: here the mean, none."""
+    def pooled(self, task_embedding: Tensor, visual: Visual) -> PooledFrames:
+        """The patches of each frame as one vector: here their mean, and nothing else."""
         assert visual.frame_features is not None
-        frames = visual.frame_features.to(task_embedding.dtype).mean(2)
-        return frames, frames[..., :0]
+        vectors = visual.frame_features.to(task_embedding.dtype).mean(2)
+        return PooledFrames(vectors, vectors[..., :0])
 
     def losses(self, prediction: CGDETRPrediction, target: CGDETRTarget) -> dict[str, Tensor]:
         """All terms, by name; those of the decoder's earlier layers end in "_layer1", "_layer2", ...

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tpo_lab.heads.base import Visual
-from tpo_lab.heads.cg_detr.head import CGDETRHead
+from tpo_lab.heads.cg_detr.head import CGDETRHead, PooledFrames
 from tpo_lab.heads.cg_detr.settings import CGDETRSettings
 from tpo_lab.heads.region_dense import cell_of_patch
 
@@ -44,9 +44,10 @@ class PointingCGDETRHead(CGDETRHead):
         self.look = nn.Linear(width + SIGNS, width)
         self.asked = nn.Linear(embed_dim, width, bias=False)
         self.reading = nn.Linear(width, READINGS)
+        self.direct = nn.Linear(width, 1)
 
-    def pooled(self, task_embedding: Tensor, visual: Visual) -> tuple[Tensor, Tensor]:
-        """Frames as seen where the task embedding points, and what is read off them."""
+    def pooled(self, task_embedding: Tensor, visual: Visual) -> PooledFrames:
+        """Frames as seen where the task embedding points, what is read off them, and a saliency at first sight."""
         assert visual.frame_features is not None and visual.frame_states is not None
         patches, states = visual.frame_features.to(task_embedding.dtype), visual.frame_states.to(task_embedding.dtype)
         where = torch.einsum("sd,sfpd->sfp", self.where(task_embedding), patches) / patches.shape[-1] ** 0.5
@@ -55,7 +56,8 @@ class PointingCGDETRHead(CGDETRHead):
         frames = torch.einsum("sfp,sfpd->sfd", both.softmax(-1), patches)
         change, signs = signs_of(frames, (where, what, both), visual.frame_valid)
         asked = self.asked(functional.layer_norm(task_embedding, task_embedding.shape[-1:]))[:, None]
-        return frames, self.reading(functional.relu(self.look(torch.cat([change, signs], -1)) + asked))
+        seen = functional.relu(self.look(torch.cat([change, signs], -1)) + asked)
+        return PooledFrames(frames, self.reading(seen), self.direct(seen)[..., 0])
 
 
 def signs_of(frames: Tensor, logits: tuple[Tensor, ...], valid: Tensor) -> tuple[Tensor, Tensor]:
