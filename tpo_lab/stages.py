@@ -71,8 +71,9 @@ class Stage:
         max_questions: questions about the same clip that share one row.
         batching: one task per batch, or all tasks in every batch.
         curriculum: parts in order of time; after the last one every sample is seen. A part that the data has no samples for is left out.
-        starts_from: parameter (or part, ending in ".*") -> the one whose values it takes before the first step, so that a head's stage may
-            begin with what an earlier one has learned. Pairs that a model lacks, or has in other shapes, are left alone, and training says so.
+        starts_from: parameter (or part, ending in ".*") -> the one whose values it takes before the first step, so that a head's stage
+            may begin with what an earlier one has learned. Pairs that a model lacks, or has in other shapes, are left alone, and
+            training says so.
         schedule: how the rate falls after the warm-up.
         warmup_ratio: part of the steps in which the rate rises.
         min_lr_ratio: where the schedule ends, relative to the peak.
@@ -191,7 +192,7 @@ class Switches:
         region_loss: "paper" mean squared error; "official" 2 L1 + 0.2 (1 - GIoU).
         region_head: "mlp" reads the box off the task embedding alone, as published; "dense" lets it point at a patch and reads the box
             there, which a backbone that never saw a box in its pretraining needs.
-        temporal_head: CG-DETR, or the two-layer MLP of the ablation in Table 11.
+        temporal_head: CG-DETR, the same on frames as seen where the task embedding points, or the two-layer MLP of Table 11.
         temporal_size: CG-DETR's published sizes, or sizes that a CPU trains in minutes.
         mask_loss: "paper" compares masks, through the frozen decoder; "official" imitates SAM2's embedding of the ground-truth box.
         mask_adapter_layers: the paper says "a single MLP layer" (section 3, appendix) and "two-layer MLP" (section 4); two were released.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tpo_lab.heads.cg_detr.head import CGDETRHead, CGDETRPrediction
-from tpo_lab.heads.cg_detr.pointing import PointingCGDETRHead
+from tpo_lab.heads.cg_detr.pointing import PointingCGDETRHead, PointingCGDETRSettings
 from tpo_lab.heads.cg_detr.settings import NANO, CGDETRSettings
 from tpo_lab.heads.cg_detr.targets import CGDETRTarget
 
-__all__ = ["NANO", "CGDETRHead", "CGDETRPrediction", "CGDETRSettings", "CGDETRTarget", "PointingCGDETRHead"]
+__all__ = ["NANO", "CGDETRHead", "CGDETRPrediction", "CGDETRSettings", "CGDETRTarget", "PointingCGDETRHead", "PointingCGDETRSettings"]

@@ -110,13 +110,18 @@ class Decoder(nn.Module):
         self.scale = Mlp(dim, dim, dim) if settings.decoder_layers > 1 else None
         self.norm, self.label = nn.LayerNorm(dim), nn.Linear(dim, 2)
 
-    def forward(self, memory: Tensor, memory_position: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, memory: Tensor, memory_position: Tensor, valid: Tensor, first: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Decode frames [slot, frame, d] with positions alike, valid [slot, frame].
+
+        Args:
+            first: where the first query starts in place of its learned window: (centre, width) in [0,1], not trained by this [slot, 2].
 
         Returns:
             (centre, width) in [0,1] of the clip [layer, slot, query, 2], and class logits [layer, slot, query, 2], foreground first.
         """
         window = self.windows.sigmoid().expand(len(memory), -1, -1)
+        if first is not None:
+            window = torch.cat([first.detach()[:, None], window[:, 1:]], dim=1)
         empty = memory.new_zeros(window.shape[1], memory.shape[-1])
         queries = (empty if self.contents is None else self.contents).expand(len(memory), -1, -1)
         spans, contents = [], []

@@ -44,6 +44,7 @@ class CGDETRPrediction:
         frame_valid: which frames exist [slot, frame].
         footage: pooled features of the frames, without gradient [slot, frame, d_vision].
         scene: the projected inputs.
+        glance_logits: the part of `saliency_logits` that `pooled` gave [slot, frame], or None.
     """
 
     spans_cw: Tensor
@@ -56,6 +57,7 @@ class CGDETRPrediction:
     frame_valid: Tensor
     footage: Tensor
     scene: Scene
+    glance_logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,13 @@ class PooledFrames:
     Attributes:
         vectors: [slot, frame, d_vision].
         fits: more numbers of each frame [slot, frame, fits].
-        saliency_logits: added to the network's [slot, frame], or None.
+        glance_logits: of each frame's belonging to the moment at first sight, added to the network's saliency [slot, frame], or None;
+            the first proposal starts from the window that they make likely.
     """
 
     vectors: Tensor
     fits: Tensor
-    saliency_logits: Tensor | None = None
+    glance_logits: Tensor | None = None
 
 
 class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
@@ -132,11 +135,13 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         text, text_valid = append(words, query_valid[:, :kept], task_embedding)
         scene = self.network.project(torch.cat([pooled, ends, frames.fits], dim=-1), valid, text, text_valid)
         reading = self.network.read(scene)
-        spans_cw, class_logits = self.network.decoder(reading.memory, scene.frame_position, valid)
+        glance = frames.glance_logits
+        first = None if glance is None else expected_window(glance.sigmoid(), ends, valid)
+        spans_cw, class_logits = self.network.decoder(reading.memory, scene.frame_position, valid, first)
         return CGDETRPrediction(
             spans_cw=spans_cw,
             class_logits=class_logits,
-            saliency_logits=reading.saliency_logits if frames.saliency_logits is None else reading.saliency_logits + frames.saliency_logits,
+            saliency_logits=reading.saliency_logits if glance is None else reading.saliency_logits + glance,
             attention=reading.attention,
             times_sec=times_sec,
             cells_sec=cells_sec,
@@ -144,6 +149,7 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
             frame_valid=valid,
             footage=pooled.detach(),
             scene=scene,
+            glance_logits=glance,
         )
 
     def pooled(self, task_embedding: Tensor, visual: Visual) -> PooledFrames:
@@ -278,3 +284,19 @@ def append(words: Tensor, valid: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
     here = functional.one_hot(place, valid.shape[1] + 1).bool()
     longer = functional.pad(words, (0, 0, 0, 1))
     return torch.where(here[..., None], last[:, None], longer), functional.pad(valid, (0, 1)) | here
+
+
+def expected_window(probability: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
+    """The window (centre, width) in [0,1] of the clip [slot, 2] of frames that belong to it with these probabilities [slot, frame].
+
+    Its width is the expected length of what belongs to it, its centre the mean of the cells weighed by their probability.
+
+    Args:
+        probability: in [0,1] [slot, frame].
+        cells: (start, end) of each frame in [0,1] of the clip [slot, frame, 2].
+        valid: which frames exist [slot, frame].
+    """
+    share = probability * (cells[..., 1] - cells[..., 0]) * valid
+    width = share.sum(-1)
+    centre = (share * cells.mean(-1)).sum(-1) / width.clamp(min=torch.finfo(share.dtype).tiny)
+    return torch.stack([centre, width], -1)

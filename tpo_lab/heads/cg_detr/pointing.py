@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tpo_lab.heads.base import Visual
-from tpo_lab.heads.cg_detr.head import CGDETRHead, PooledFrames
+from tpo_lab.heads.base import HeadSettings, Visual
+from tpo_lab.heads.cg_detr.head import CGDETRHead, CGDETRPrediction, PooledFrames
 from tpo_lab.heads.cg_detr.settings import CGDETRSettings
-from tpo_lab.heads.region_dense import cell_of_patch
+from tpo_lab.heads.cg_detr.targets import CGDETRTarget
+from tpo_lab.heads.region_dense import cell_of_patch, patch_middles
+from tpo_lab.losses import BinaryCrossEntropy
 
-SIGNS = 10
+SIGNS = 16
 """Numbers per frame by which `PointingCGDETRHead` sees that something goes on; `signs_of` lists them."""
 READINGS = 8
 """Numbers per frame that it makes of them, knowing what is asked."""
+NEIGHBOURS = 2
+"""Frames before and after that a frame is read together with."""
+
+
+@dataclass(frozen=True)
+class PointingCGDETRSettings(CGDETRSettings):
+    """Settings of CG-DETR that points.
+
+    Attributes:
+        weight_glance: of the first guess which frames belong to the moment.
+    """
+
+    weight_glance: float = 2.0
 
 
 class PointingCGDETRHead(CGDETRHead):
@@ -24,8 +41,9 @@ class PointingCGDETRHead(CGDETRHead):
 
     A frame's vector is the mean of its patches, weighed by a softmax of what each patch has in common with projections of the task
     embedding: its own features, and the language model's state at the visual token that holds it. Beside it stand a few numbers that
-    an MLP of the vector, of the signs of change (`signs_of`) and of the task embedding gives: a thing that is hidden fits nowhere, one
-    that has turned red looks other than before, and the question says which of these counts.
+    `Watch` reads off how the thing changes and moves from frame to frame, knowing what is asked: a thing that is hidden fits nowhere,
+    one that has turned red looks other than before, one that has stopped stays where it is. One of the numbers is a first guess
+    whether the frame belongs to the moment; it learns from a term of its own, "glance", and the network's saliency is added to it.
 
     Source: `CGDETRHead`; the pointing is that of `tpo_lab.heads.region_dense`.
     Differs in: looks at patches. Features of whole clips, as CG-DETR has them, suit footage that shows one thing at a time; of a scene
@@ -34,17 +52,18 @@ class PointingCGDETRHead(CGDETRHead):
 
     variant: ClassVar[str] = "cg-detr-pointing"
     needs: ClassVar[frozenset[str]] = frozenset({"frame_features", "frame_states", "query"})
-    fits: ClassVar[int] = READINGS
+    fits: ClassVar[int] = READINGS + 1
+    Settings: ClassVar[type[HeadSettings]] = PointingCGDETRSettings
+    settings: PointingCGDETRSettings
 
-    def __init__(self, embed_dim: int, settings: CGDETRSettings | None = None) -> None:
+    def __init__(self, embed_dim: int, settings: PointingCGDETRSettings | None = None) -> None:
         super().__init__(embed_dim, settings)
         width = self.settings.vision_dim
         self.where = nn.Linear(embed_dim, width)
         self.what = nn.Linear(embed_dim, embed_dim)
-        self.look = nn.Linear(width + SIGNS, width)
-        self.asked = nn.Linear(embed_dim, width, bias=False)
+        self.watch = Watch(embed_dim, width)
         self.reading = nn.Linear(width, READINGS)
-        self.direct = nn.Linear(width, 1)
+        self.glance = nn.Linear(width, 1)
 
     def pooled(self, task_embedding: Tensor, visual: Visual) -> PooledFrames:
         """Frames as seen where the task embedding points, what is read off them, and a saliency at first sight."""
@@ -53,34 +72,81 @@ class PointingCGDETRHead(CGDETRHead):
         where = torch.einsum("sd,sfpd->sfp", self.where(task_embedding), patches) / patches.shape[-1] ** 0.5
         what = torch.einsum("sd,sfcd->sfc", self.what(task_embedding), states) / states.shape[-1] ** 0.5
         both = where + what[..., cell_of_patch(what.shape[-1], where.shape[-1], what.device)]
-        frames = torch.einsum("sfp,sfpd->sfd", both.softmax(-1), patches)
-        change, signs = signs_of(frames, (where, what, both), visual.frame_valid)
-        asked = self.asked(functional.layer_norm(task_embedding, task_embedding.shape[-1:]))[:, None]
-        seen = functional.relu(self.look(torch.cat([change, signs], -1)) + asked)
-        return PooledFrames(frames, self.reading(seen), self.direct(seen)[..., 0])
+        share = both.softmax(-1)
+        frames = torch.einsum("sfp,sfpd->sfd", share, patches)
+        places = share @ patch_middles(share.shape[-1], share.device).to(share.dtype)
+        signs = signs_of(frames, places, (where, what, both), visual.frame_valid)
+        seen = self.watch(signs, task_embedding, visual.frame_valid)
+        glance = self.glance(seen)
+        return PooledFrames(frames, torch.cat([self.reading(seen), glance], -1), glance[..., 0])
+
+    def losses(self, prediction: CGDETRPrediction, target: CGDETRTarget) -> dict[str, Tensor]:
+        """The terms of `CGDETRHead`, and "glance": the cross-entropy of the first guess with the moment, per frame."""
+        glance = prediction.glance_logits
+        assert glance is not None
+        inside = target.inside(prediction.cells_sec, prediction.frame_valid).to(glance.dtype)
+        return {**super().losses(prediction, target), "glance": BinaryCrossEntropy()(glance, inside, prediction.frame_valid)}
+
+    def weights(self) -> Mapping[str, float]:
+        """The weights of `CGDETRHead`, and that of "glance"."""
+        return {**super().weights(), "glance": self.settings.scale * self.settings.weight_glance}
 
 
-def signs_of(frames: Tensor, logits: tuple[Tensor, ...], valid: Tensor) -> tuple[Tensor, Tensor]:
-    """How each frame differs from the others: as a vector [slot, frame, d], and in ten numbers [slot, frame, 10].
+class Watch(nn.Module):
+    """Reads off each frame and its neighbours what goes on, knowing what is asked: [slot, frame, d + SIGNS] to [slot, frame, d]."""
 
-    Per kind of logits: how well the frame's patches fit together (log-sum-exp), and by how much the best exceeds the mean, both against
-    the mean of all frames. Then how far the vector is from that of the frame before, of the frame after, of all frames' mean, and how
-    alike it is to the first frame's.
+    def __init__(self, embed_dim: int, width: int) -> None:
+        super().__init__()
+        self.look = nn.Linear(width + SIGNS, width)
+        self.asked = nn.Linear(embed_dim, width, bias=False)
+        self.gate = nn.Linear(embed_dim, width)
+        self.neighbours = nn.Conv1d(width, width, 2 * NEIGHBOURS + 1, padding=NEIGHBOURS)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, signs: Tensor, task_embedding: Tensor, valid: Tensor) -> Tensor:
+        """Frames that do not exist, where valid [slot, frame] is False, are as if the clip ended before them."""
+        asked = functional.layer_norm(task_embedding, task_embedding.shape[-1:])[:, None]
+        seen = functional.relu(self.look(signs) + self.asked(asked)) * (1 + self.gate(asked)) * valid[..., None]
+        around = functional.relu(self.neighbours(seen.transpose(1, 2)).transpose(1, 2))
+        return self.norm(seen + around)  # type: ignore[no-any-return]
+
+
+def signs_of(frames: Tensor, places: Tensor, logits: tuple[Tensor, ...], valid: Tensor) -> Tensor:
+    """How each frame differs from the others: as a vector, and in sixteen numbers, [slot, frame, d + SIGNS].
+
+    The vector is the frame's, normed, against the mean of all frames. The numbers are, per kind of logits: how well the frame's patches
+    fit together (log-sum-exp), and by how much the best exceeds the mean, both against the mean of all frames. Then how far the vector is
+    from that of the frame before, of the frame after, of all frames' mean, and how alike it is to the first frame's. Then how far the
+    place is from that of the frame before, of the frame after, of the first and of the last frame, and its x and y.
 
     Args:
         frames: a vector per frame [slot, frame, d].
+        places: x and y in [0,1] of the frame [slot, frame, 2].
         logits: of patches or cells, [slot, frame, patch] each, three kinds.
-        valid: which frames exist [slot, frame].
+        valid: which frames exist, the first ones [slot, frame].
     """
     here = valid[..., None].to(frames.dtype)
     count = here.sum(1, keepdim=True).clamp_min(1)
+    last = (valid.sum(1) - 1).clamp_min(0)
 
     def against_mean(values: Tensor) -> Tensor:
         return (values - (values * here).sum(1, keepdim=True) / count) * here
 
     fits = [part for each in logits for part in (each.logsumexp(-1), each.amax(-1) - each.mean(-1))]
     change = 4 * against_mean(functional.normalize(frames, dim=-1, eps=1e-5))
-    steps = (change[:, 1:] - change[:, :-1]).square().sum(-1).add(1e-6).sqrt() * here[:, 1:, 0]
-    sizes = change.square().sum(-1).add(1e-6).sqrt()
-    moved = [functional.pad(steps, (1, 0)), functional.pad(steps, (0, 1)), sizes, (change * change[:, :1]).sum(-1) / 4]
-    return change, torch.cat([against_mean(torch.stack(fits, -1)), torch.stack(moved, -1) * here], -1)
+    looks = [*_steps(change, valid), _length(change), (change * change[:, :1]).sum(-1) / 4]
+    end = places[torch.arange(len(places), device=places.device), last][:, None]
+    travel = [3 * each for each in (*_steps(places, valid), _length(places - places[:, :1]), _length(places - end))]
+    numbers = [*looks, *travel, *(3 * (places - 0.5)).unbind(-1)]
+    return torch.cat([change, against_mean(torch.stack(fits, -1)), torch.stack(numbers, -1) * here], -1)
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """Their lengths, with a gradient that is finite at zero."""
+    return vectors.square().sum(-1).add(1e-6).sqrt()
+
+
+def _steps(vectors: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each frame's vector [slot, frame, d] is from the one before and from the one after, 0 at the ends: [slot, frame]."""
+    steps = _length(vectors[:, 1:] - vectors[:, :-1]) * valid[:, 1:]
+    return functional.pad(steps, (1, 0)), functional.pad(steps, (0, 1))

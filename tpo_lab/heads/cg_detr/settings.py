@@ -29,12 +29,15 @@ NANO: Mapping[str, Any] = MappingProxyType(
         "dummy_layers": 1,
         "sentence_layers": 1,
         "moment_layers": 1,
-        "input_dropout": 0.1,
+        "input_dropout": 0.0,
         "dropout": 0.0,
         "drop_path": 0.0,
+        "weight_attention": 0.1,
     }
 )
-"""Sizes at nano scale: `build_head("temporal", width, head="cg-detr", vision_dim=..., **NANO)`."""
+"""Sizes at nano scale, and the weight of the attention's terms, which would drown those of the windows there:
+`build_head("temporal", width, head="cg-detr", vision_dim=..., **NANO)`.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,164 @@
+"""CG-DETR that points: it looks at the thing, reads its changes, and pays no heed to padding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tpo_lab.heads import PointingCGDETRHead, Visual
+from tpo_lab.heads.cg_detr.head import expected_window
+from tpo_lab.heads.cg_detr.pointing import SIGNS, PointingCGDETRSettings, signs_of
+
+PATCHES, CELLS = 16, 4
+WINDOWS = [[[2.0, 6.0]], [[0.0, 3.0], [8.0, 13.0]], [[5.0, 14.0]]]
+
+
+def pointing(bench: Any, **settings: Any) -> PointingCGDETRHead:
+    torch.manual_seed(0)
+    return PointingCGDETRHead(bench.DIM, PointingCGDETRSettings(**{"vision_dim": bench.VISION, **bench.TINY, **settings})).eval()
+
+
+def seen(bench: Any, slots: int, seed: int = 0) -> Visual:
+    random = torch.Generator().manual_seed(seed)
+    features = torch.randn(slots, bench.FRAMES, PATCHES, bench.VISION, generator=random)
+    states = torch.randn(slots, bench.FRAMES, CELLS, bench.DIM, generator=random)
+    return replace(bench.visual(slots), frame_features=features, frame_states=states)
+
+
+def test_every_parameter_gets_gradient(bench: Any) -> None:
+    head = pointing(bench)
+    torch.nn.init.normal_(head.network.decoder.refine[-1].weight, std=0.1)
+    embedding = bench.embedding(3).requires_grad_()
+    bench.total(head, head.losses(head.predict(embedding, seen(bench, 3)), bench.target(head, *WINDOWS))).backward()
+    silent = [name for name, weight in head.named_parameters() if weight.grad is None or not weight.grad.abs().max() > 1e-12]
+    assert silent == []
+    assert (embedding.grad.abs().sum(1) > 0).all()
+
+
+def test_a_frame_is_what_the_task_embedding_points_at(bench: Any) -> None:
+    head, visual = pointing(bench), seen(bench, 2)
+    assert visual.frame_features is not None
+    features = visual.frame_features.clone()
+    features[..., 0] = 0
+    target = torch.tensor([[3, 3, 3, 7, 7, 7, 7], [0, 1, 2, 3, 4, 5, 6]])
+    features[torch.arange(2)[:, None], torch.arange(7), target, 0] = 1
+    with torch.no_grad():
+        for part in (head.where, head.what):
+            part.weight.zero_()
+            part.bias.zero_()
+        head.where.bias[0] = 1e4
+    pooled = head.pooled(bench.embedding(2), replace(visual, frame_features=features))
+    torch.testing.assert_close(pooled.vectors, features[torch.arange(2)[:, None], torch.arange(7), target])
+
+
+def test_states_point_at_all_patches_of_their_cell(bench: Any) -> None:
+    head, visual = pointing(bench), seen(bench, 1)
+    assert visual.frame_features is not None and visual.frame_states is not None
+    states = torch.zeros_like(visual.frame_states)
+    states[:, :, 1, 0] = 1
+    with torch.no_grad():
+        for part in (head.where, head.what):
+            part.weight.zero_()
+            part.bias.zero_()
+        head.what.bias[0] = 1e4
+    pooled = head.pooled(bench.embedding(1), replace(visual, frame_states=states))
+    # the second of 2 x 2 cells holds columns 2 and 3 of rows 0 and 1 of 4 x 4 patches
+    torch.testing.assert_close(pooled.vectors, visual.frame_features[:, :, [2, 3, 6, 7]].mean(2))
+
+
+def clip(frames: int = 6) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
+    """A thing that looks otherwise in frames 2 and 3, fits nowhere in frame 5, and moves to the right from frame 3 to frame 4."""
+    vectors = torch.tensor([[1.0, 0.0, 0.0]]).repeat(frames, 1)
+    vectors[2:4] = torch.tensor([0.0, 1.0, 0.0])
+    places = torch.full((frames, 2), 0.25)
+    places[4:, 0] = 0.75
+    logits = torch.zeros(frames, 4)
+    logits[:, 0] = 5.0
+    logits[5, 0] = 0.0
+    return vectors[None], places[None], (logits[None],) * 3, torch.ones(1, frames, dtype=torch.bool)
+
+
+def test_signs_show_when_a_thing_changes_moves_and_fits_nowhere() -> None:
+    found = signs_of(*clip())
+    assert found.shape == (1, 6, 3 + SIGNS)
+    change, signs = found[..., :3], found[0, :, 3:]
+    fits, best = signs[:, :6].T[:2]
+    from_before, to_after, distance, like_first, moved_from, moves_to, from_start, from_end, x, y = signs[:, 6:].T
+    assert fits.argmin() == best.argmin() == 5
+    assert from_before.topk(2).indices.sort().values.tolist() == [2, 4]
+    assert to_after.topk(2).indices.sort().values.tolist() == [1, 3]
+    assert set(distance.topk(2).indices.tolist()) == {2, 3} and set((-like_first).topk(2).indices.tolist()) == {2, 3}
+    torch.testing.assert_close(change.sum(1), torch.zeros(1, 3), atol=1e-5, rtol=0)
+    assert moved_from.argmax() == 4 and moves_to.argmax() == 3
+    assert (from_start[4:] > 1).all() and (from_start[:4] < 0.01).all() and (from_end[:4] > 1).all() and (from_end[4:] < 0.01).all()
+    assert x.tolist() == [-0.75] * 4 + [0.75] * 2 and y.tolist() == [-0.75] * 6
+
+
+def test_signs_do_not_depend_on_the_size_of_vectors_or_on_what_all_frames_share() -> None:
+    vectors, places, logits, valid = clip()
+    torch.testing.assert_close(signs_of(3 * vectors, places, tuple(each + 2 for each in logits), valid), signs_of(*clip()))
+
+
+def test_the_glance_learns_the_frames_of_the_moment_alone(bench: Any) -> None:
+    head = pointing(bench, weight_glance=3.0)
+    prediction = head.predict(bench.embedding(3), seen(bench, 3))
+    values = head.losses(prediction, bench.target(head, WINDOWS[0], [], WINDOWS[2]))
+    assert prediction.glance_logits is not None and values["glance"].shape == (21,)
+    wanted = torch.tensor([[0, 1, 1, 0, 0, 0, 0], [0] * 7, [0, 0, 1, 1, 1, 1, 1]]).bool()
+    # half of the third frame's cell lies in the last moment
+    surprise = torch.where(wanted, -prediction.glance_logits, prediction.glance_logits)
+    torch.testing.assert_close(values["glance"], torch.nn.functional.softplus(surprise).flatten())
+    assert head.weights()["glance"] == 3.0
+
+
+def test_the_expected_window_is_the_moment_itself_where_all_is_sure() -> None:
+    edges = torch.linspace(0, 1, 8)
+    cells = torch.stack([edges[:-1], edges[1:]], -1).repeat(3, 1, 1)
+    probability = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [0.5] * 7, [0] * 7], dtype=torch.float32)
+    windows = expected_window(probability, cells, torch.ones(3, 7, dtype=torch.bool))
+    torch.testing.assert_close(windows, torch.tensor([[0.5, 3 / 7], [0.5, 0.5], [0.0, 0.0]]))
+    sooner = expected_window(torch.ones(1, 7), cells[:1], torch.arange(7)[None] < 2)
+    torch.testing.assert_close(sooner, torch.tensor([[1 / 7, 2 / 7]]))
+
+
+def test_the_first_proposal_starts_from_the_expected_window(bench: Any) -> None:
+    head = pointing(bench)
+    # refinements are zero before training
+    prediction = head.predict(bench.embedding(2), seen(bench, 2))
+    assert prediction.glance_logits is not None
+    cells = prediction.cells_sec / prediction.duration_sec[:, None, None]
+    wanted = expected_window(prediction.glance_logits.sigmoid(), cells, prediction.frame_valid)
+    for spans in prediction.spans_cw:
+        torch.testing.assert_close(spans[:, 0], wanted)
+        torch.testing.assert_close(spans[:, 1:], head.network.decoder.windows.sigmoid()[1:].expand(2, -1, -1))
+
+
+@pytest.mark.parametrize("frames", [1, 7])
+def test_padding_changes_nothing(bench: Any, frames: int) -> None:
+    head = pointing(bench).double()
+    visual = seen(bench, 2)
+    assert visual.frame_features is not None and visual.frame_states is not None
+    cut = {name: getattr(visual, name)[:, :frames] for name in ("times_sec", "frame_valid", "frame_features", "frame_states")}
+    short = replace(visual, **cut)
+
+    def grown(tensor: Tensor, value: float) -> Tensor:
+        return torch.cat([tensor, torch.full((len(tensor), 3, *tensor.shape[2:]), value, dtype=tensor.dtype)], 1)
+
+    values = {"times_sec": -1.0, "frame_valid": False, "frame_features": 7.0, "frame_states": 7.0}
+    padded = replace(short, **{name: grown(part, values[name]) for name, part in cut.items()})
+    embedding = bench.embedding(2).double()
+    plain, more = head.predict(embedding, short), head.predict(embedding, padded)
+    torch.testing.assert_close(more.spans_cw, plain.spans_cw, atol=1e-6, rtol=0)
+    torch.testing.assert_close(more.saliency_logits[:, :frames], plain.saliency_logits, atol=1e-6, rtol=0)
+
+
+def test_a_slot_in_a_batch_predicts_as_alone(bench: Any) -> None:
+    head, visual, embedding = pointing(bench), seen(bench, 2), bench.embedding(2)
+    tensors = {name: value[1:] for name, value in vars(visual).items() if isinstance(value, Tensor)}
+    together, alone = head.predict(embedding, visual), head.predict(embedding[1:], Visual(**tensors))
+    torch.testing.assert_close(together.saliency_logits[1:], alone.saliency_logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together.spans_cw[:, 1:], alone.spans_cw, atol=1e-5, rtol=1e-4)
