@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from tpo_lab.heads import PointingCGDETRHead, Visual
-from tpo_lab.heads.cg_detr.head import expected_window
+from tpo_lab.heads.cg_detr.head import expected_window, soft_iou
 from tpo_lab.heads.cg_detr.pointing import SIGNS, PointingCGDETRSettings, signs_of
+from tpo_lab.spans import cw_to_sec
 
 PATCHES, CELLS = 16, 4
 WINDOWS = [[[2.0, 6.0]], [[0.0, 3.0], [8.0, 13.0]], [[5.0, 14.0]]]
@@ -135,6 +136,30 @@ def test_the_first_proposal_starts_from_the_expected_window(bench: Any) -> None:
     for spans in prediction.spans_cw:
         torch.testing.assert_close(spans[:, 0], wanted)
         torch.testing.assert_close(spans[:, 1:], head.network.decoder.windows.sigmoid()[1:].expand(2, -1, -1))
+
+
+def test_soft_iou_is_the_iou_where_all_is_sure() -> None:
+    edges = torch.linspace(0, 1, 8)
+    cells = torch.stack([edges[:-1], edges[1:]], -1)[None]
+    inside = torch.tensor([[0, 0, 1, 1, 1, 0, 0]], dtype=torch.float32)
+    windows = torch.tensor([[[2, 5], [3, 6], [0, 7], [5, 7], [2.5, 4]]]) / 7
+    found = soft_iou(windows, inside, cells, torch.ones(1, 7, dtype=torch.bool))
+    torch.testing.assert_close(found, torch.tensor([[1, 2 / 4, 3 / 7, 0, 1.5 / 3]]))
+    layers = soft_iou(windows[None].repeat(2, 1, 1, 1), inside, cells, torch.ones(1, 7, dtype=torch.bool))
+    torch.testing.assert_close(layers, found[None].repeat(2, 1, 1))
+
+
+def test_proposals_that_agree_with_the_glance_are_worth_more(bench: Any) -> None:
+    head, visual, embedding = pointing(bench), seen(bench, 2), bench.embedding(2)
+    plain = head.predict(embedding, visual)
+    with torch.no_grad():
+        head.trust += 10.0
+    trusting = head.predict(embedding, visual)
+    assert plain.glance_logits is not None
+    ends = plain.cells_sec / plain.duration_sec[:, None, None]
+    agreement = soft_iou(cw_to_sec(plain.spans_cw, 1.0), plain.glance_logits.sigmoid(), ends, plain.frame_valid)
+    torch.testing.assert_close(trusting.class_logits[..., 0] - plain.class_logits[..., 0], 10 * agreement, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(trusting.class_logits[..., 1], plain.class_logits[..., 1])
 
 
 @pytest.mark.parametrize("frames", [1, 7])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_axes, require_finite
@@ -68,7 +68,7 @@ class PooledFrames:
         vectors: [slot, frame, d_vision].
         fits: more numbers of each frame [slot, frame, fits].
         glance_logits: of each frame's belonging to the moment at first sight, added to the network's saliency [slot, frame], or None;
-            the first proposal starts from the window that they make likely.
+            the first proposal starts from the window that they make likely, and each counts by `trust` as its window agrees with them.
     """
 
     vectors: Tensor
@@ -103,10 +103,13 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
     settings: CGDETRSettings
     fits: ClassVar[int] = 0
     """Numbers that `pooled` gives of each frame beside its features."""
+    trust: nn.Parameter | None
+    """By how much the logit of a proposal rises with its agreement with the first guess of `pooled`, for heads that give one."""
 
     def __init__(self, embed_dim: int, settings: CGDETRSettings | None = None) -> None:
         super().__init__(embed_dim, settings)
         self.network = Network(embed_dim, self.settings, self.fits)
+        self.register_parameter("trust", None)
         self._told = False
 
     @property
@@ -138,6 +141,9 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         glance = frames.glance_logits
         first = None if glance is None else expected_window(glance.sigmoid(), ends, valid)
         spans_cw, class_logits = self.network.decoder(reading.memory, scene.frame_position, valid, first)
+        if glance is not None and self.trust is not None:
+            agreement = soft_iou(cw_to_sec(spans_cw.detach(), 1.0), glance.sigmoid().detach(), ends, valid)
+            class_logits = torch.stack([class_logits[..., 0] + self.trust * agreement, class_logits[..., 1]], -1)
         return CGDETRPrediction(
             spans_cw=spans_cw,
             class_logits=class_logits,
@@ -300,3 +306,23 @@ def expected_window(probability: Tensor, cells: Tensor, valid: Tensor) -> Tensor
     width = share.sum(-1)
     centre = (share * cells.mean(-1)).sum(-1) / width.clamp(min=torch.finfo(share.dtype).tiny)
     return torch.stack([centre, width], -1)
+
+
+def soft_iou(windows: Tensor, probability: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
+    """How well windows [..., slot, window, 2] agree with frames that belong to the moment with these probabilities: [..., slot, window].
+
+    The sum over frames of how much the window covers them times their probability, through the sum of the probability that either holds;
+    frames count by their length. Where probabilities are 0 and 1 and windows end with frames, this is their IoU.
+
+    Args:
+        windows: (start, end) in [0,1] of the clip.
+        probability: in [0,1] [slot, frame].
+        cells: (start, end) of each frame in [0,1] of the clip [slot, frame, 2].
+        valid: which frames exist [slot, frame].
+    """
+    length = (cells[..., 1] - cells[..., 0]) * valid
+    common = torch.minimum(windows[..., None, 1], cells[:, None, :, 1]) - torch.maximum(windows[..., None, 0], cells[:, None, :, 0])
+    covered = (common.clamp(min=0) / (cells[..., 1] - cells[..., 0]).clamp(min=1e-9)[:, None]).clamp(max=1)
+    both, share = covered * probability[:, None], length[:, None]
+    either = covered + probability[:, None] - both
+    return (both * share).sum(-1) / (either * share).sum(-1).clamp(min=1e-9)

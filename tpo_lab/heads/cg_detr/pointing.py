@@ -21,6 +21,8 @@ SIGNS = 16
 """Numbers per frame by which `PointingCGDETRHead` sees that something goes on; `signs_of` lists them."""
 READINGS = 8
 """Numbers per frame that it makes of them, knowing what is asked."""
+TRUST = 4.0
+"""By how much full agreement with the first guess raises a proposal's logit before training."""
 NEIGHBOURS = 2
 """Frames before and after that a frame is read together with."""
 
@@ -42,8 +44,11 @@ class PointingCGDETRHead(CGDETRHead):
     A frame's vector is the mean of its patches, weighed by a softmax of what each patch has in common with projections of the task
     embedding: its own features, and the language model's state at the visual token that holds it. Beside it stand a few numbers that
     `Watch` reads off how the thing changes and moves from frame to frame, knowing what is asked: a thing that is hidden fits nowhere,
-    one that has turned red looks other than before, one that has stopped stays where it is. One of the numbers is a first guess
-    whether the frame belongs to the moment; it learns from a term of its own, "glance", and the network's saliency is added to it.
+    one that has turned red looks other than before, one that has stopped stays where it is.
+
+    One of the numbers is a first guess whether the frame belongs to the moment, the glance; it learns from a term of its own. The
+    network's saliency is added to it, the first proposal starts from the window that it makes likely, and a proposal is worth the more
+    the better its window agrees with it.
 
     Source: `CGDETRHead`; the pointing is that of `tpo_lab.heads.region_dense`.
     Differs in: looks at patches. Features of whole clips, as CG-DETR has them, suit footage that shows one thing at a time; of a scene
@@ -64,6 +69,7 @@ class PointingCGDETRHead(CGDETRHead):
         self.watch = Watch(embed_dim, width)
         self.reading = nn.Linear(width, READINGS)
         self.glance = nn.Linear(width, 1)
+        self.trust = nn.Parameter(torch.tensor(TRUST))
 
     def pooled(self, task_embedding: Tensor, visual: Visual) -> PooledFrames:
         """Frames as seen where the task embedding points, what is read off them, and a saliency at first sight."""
