@@ -37,10 +37,11 @@ def nano() -> Recipe:
     """Few steps at high rates, for a small backbone pretrained on the synthetic world.
 
     Differs in: rates and lengths; stage 3b leaves the vision side as 3a made it, whose features it then keeps, so that its steps take
-    half the time; the region head learns by a curriculum over the number of things, and points at a patch and reads the box there, since
-    nano's pretraining showed it no places finer than words; the temporal head's stage moves LoRA half as fast, so as not to undo what the
-    region head's has taught; the whole mask head trains, since no pretrained SAM2 is that small; every head's stage trains the prompt
-    encoders, since all of the world's tasks point at things; the temporal head sees the backbone's own features.
+    half the time; the region head learns by a curriculum over the number of things, and points at a patch and reads the box there,
+    since nano's pretraining showed it no places finer than words; the temporal head's stage moves LoRA half as fast, so as not to
+    undo what the region head's has taught, and sees more clips a step with fewer questions about each, since moments of one clip say
+    much the same; the whole mask head trains, since no pretrained SAM2 is that small; every head's stage trains the prompt encoders,
+    since all of the world's tasks point at things; the temporal head sees the backbone's own features.
     """
     return Recipe(
         name="nano",
@@ -53,7 +54,7 @@ def nano() -> Recipe:
                 losses={"mlm": 1.0, "assign": 1.0},
                 steps=40,
             ),
-            _one_head("temporal", steps=200, lora_rate=JOINT_LORA_RATE, starts_from=POINTING),
+            _one_head("temporal", steps=300, lora_rate=JOINT_LORA_RATE, starts_from=POINTING, batch_size=16, max_questions=3),
             _one_head("mask", steps=400),
             _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
@@ -93,6 +94,8 @@ def _one_head(
     lora_rate: float = LORA_RATE,
     curriculum: tuple[CurriculumPart, ...] = (),
     starts_from: Mapping[str, str] | None = None,
+    batch_size: int = 8,
+    max_questions: int = 8,
 ) -> Stage:
     return _stage(
         name=head_stage(head),
@@ -103,6 +106,8 @@ def _one_head(
         steps=steps,
         curriculum=curriculum,
         starts_from=starts_from or {},
+        batch_size=batch_size,
+        max_questions=max_questions,
     )
 
 
