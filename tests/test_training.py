@@ -479,6 +479,16 @@ def test_a_stage_says_which_part_is_left_out(build_tiny: Callable[..., TPOModel]
     assert any("difficulty 2 or less: that part of the curriculum is left out" in line for line in said)
 
 
+def test_what_is_too_easy_for_a_stage_is_left_out_where_there_is_more(samples: list[Sample]) -> None:
+    groups = by_task(samples)
+    ungraded = [sample.model_copy(update={"meta": {}}) for sample in groups["conversation"]]
+    mixed = {"region": graded(groups["region"]), "conversation": ungraded}
+    entry = stage("3b", 40, "region", data={"region": 1.0, "conversation": 1.0}, batch_size=2, easiest=1)
+    shown = [sample for step in range(40) for row in StageData(mixed, entry, seed=0).batch(step) for sample in row]
+    assert {difficulty(s) for s in shown if task_of(s) == "region"} == {float(index) for index in range(1, len(mixed["region"]))}
+    assert {difficulty(s) for s in shown if task_of(s) == "conversation"} == {0.0}
+
+
 def test_a_difficulty_that_is_no_number_is_refused(samples: list[Sample]) -> None:
     odd = [sample.model_copy(update={"meta": {"difficulty": "hard"}}) for sample in by_task(samples)["region"]]
     entry = stage("2.region", 4, "region", curriculum=(CurriculumPart(until=0.5, difficulty=2),))

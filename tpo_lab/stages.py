@@ -71,6 +71,7 @@ class Stage:
         max_questions: questions about the same clip that share one row.
         batching: one task per batch, or all tasks in every batch.
         curriculum: parts in order of time; after the last one every sample is seen. A part that the data has no samples for is left out.
+        easiest: samples whose `meta["difficulty"]` is lower are left out, of each task that has harder ones; without one it is 0.
         starts_from: parameter (or part, ending in ".*") -> the one whose values it takes before the first step, so that a head's stage
             may begin with what an earlier one has learned. Pairs that a model lacks, or has in other shapes, are left alone, and
             training says so.
@@ -101,6 +102,7 @@ class Stage:
     max_questions: Count = 1
     batching: Literal["homogeneous", "mixed"] = "homogeneous"
     curriculum: tuple[CurriculumPart, ...] = ()
+    easiest: NonNegative = 0.0
     starts_from: Mapping[str, str] = field(default_factory=dict)
     schedule: Literal["cosine"] = "cosine"
     warmup_ratio: ShareBelowOne = 0.0

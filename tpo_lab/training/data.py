@@ -42,7 +42,7 @@ def difficulty(sample: Sample) -> float:
 class StageData:
     """The rows of one stage, packed anew for every epoch of a task; under a curriculum, of each of its parts.
 
-    A part for which some task has no sample easy enough is `left_out`, and its steps go to the next one.
+    Samples that are too easy for the stage are not among them, unless a task has no others. A part for which some task has no sample easy enough is `left_out`, and its steps go to the next one.
 
     Raises:
         UsageError: a task of the stage has no samples.
@@ -50,6 +50,7 @@ class StageData:
 
     def __init__(self, samples: Mapping[str, list[Sample]], stage: Stage, seed: int) -> None:
         self.stage = stage
+        samples = {task: [s for s in group if difficulty(s) >= stage.easiest] or group for task, group in samples.items()}
         self.whole = _Part(samples, stage, seed)
         self.left_out: list[float] = []
         self._parts: list[tuple[int, _Part]] = []

@@ -21,7 +21,7 @@ SIGNS = 16
 """Numbers per frame by which `PointingCGDETRHead` sees that something goes on; `signs_of` lists them."""
 READINGS = 8
 """Numbers per frame that it makes of them, knowing what is asked."""
-TRUST = 4.0
+TRUST = 10.0
 """By how much full agreement with the first guess raises a proposal's logit before training."""
 NEIGHBOURS = 2
 """Frames before and after that a frame is read together with."""
