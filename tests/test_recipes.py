@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tpo_lab.datasets.world.scene import LEVELS
 from tpo_lab.errors import UsageError
 from tpo_lab.recipes import PRESETS, Recipe, recipe
 from tpo_lab.stages import Lora, Stage, Switches
@@ -144,6 +145,12 @@ def test_nano_begins_the_boxes_with_one_thing_and_ends_with_all() -> None:
     curricula = {name: [part.difficulty for part in stage.curriculum] for name, stage in by_name(recipe("nano")).items()}
     assert curricula.pop("2.region") == [1, 2, 3]
     assert not any(curricula.values())
+
+
+def test_nano_joins_the_tasks_on_clips_as_crowded_as_those_it_is_evaluated_on() -> None:
+    fewest = {name: stage.easiest for name, stage in by_name(recipe("nano")).items()}
+    assert {name for name, things in fewest.items() if things} == {"3a", "3b"}
+    assert fewest["3a"] == fewest["3b"] == LEVELS["standard"].things[0]
 
 
 def test_toml_is_read(tmp_path: Path) -> None:

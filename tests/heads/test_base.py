@@ -227,7 +227,7 @@ def test_settings_given_by_keyword_win_over_the_spec() -> None:
 def test_unknown_names_are_refused_with_the_valid_ones() -> None:
     with pytest.raises(UsageError, match=r"head: expected one of region, temporal, got 'regoin'\. Did you mean 'region'"):
         build_head("regoin", DIM)
-    with pytest.raises(UsageError, match=r"variant of the temporal head: expected one of cg-detr, simple, got 'cg'"):
+    with pytest.raises(UsageError, match=r"variant of the temporal head: expected one of cg-detr, cg-detr-pointing, simple, got 'cg'"):
         build_head("temporal", DIM, head="cg")
     with pytest.raises(UsageError, match=r"setting of the region head \(mlp\): .*weight_giou.*got 'weight_gio'.*'weight_giou'"):
         build_head("region", DIM, weight_gio=1.0)

@@ -16,6 +16,8 @@ VISION_RATES = {"vision.*": 1e-4, "connector.*": 2e-4}
 HEADS = ("temporal", "mask", "region")
 GROWING = tuple(CurriculumPart(until=until, difficulty=things) for until, things in ((0.1, 1), (0.3, 2), (0.5, 3)))
 """Clips of one thing at first: with several from the start, the region head learns to point at any of them and stays there."""
+CROWDED = 2
+"""Fewest things in the clips of the joint stages, as in those that are evaluated: with one thing, questions tell their answers."""
 POINTING = {"tokens.task.temporal": "tokens.task.region"} | {
     f"heads.temporal.{part}.*": f"heads.region.{part}.*" for part in ("where", "what")
 }
@@ -40,7 +42,8 @@ def nano() -> Recipe:
     half the time; the region head learns by a curriculum over the number of things, and points at a patch and reads the box there,
     since nano's pretraining showed it no places finer than words; the temporal head's stage moves LoRA half as fast, so as not to
     undo what the region head's has taught, and sees more clips a step with fewer questions about each, since moments of one clip say
-    much the same; the whole mask head trains, since no pretrained SAM2 is that small; every head's stage trains the prompt encoders,
+    much the same; the joint stages see no clips of a single thing, which training has for the region head's curriculum and evaluation has
+    not; the whole mask head trains, since no pretrained SAM2 is that small; every head's stage trains the prompt encoders,
     since all of the world's tasks point at things; the temporal head sees the backbone's own features.
     """
     return Recipe(
@@ -59,7 +62,7 @@ def nano() -> Recipe:
             _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
-                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 3.0, CONVERSATION: 5.0}, steps=400
+                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 3.0, CONVERSATION: 5.0}, steps=600
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
@@ -78,8 +81,8 @@ def nano() -> Recipe:
 
 
 def nano_long() -> Recipe:
-    """As `nano`, with eight times its steps: for `tpo-lab demo --long`, which makes the shipped "nano-tpo"."""
-    lengths = {"1": 100, "2.temporal": 400, "2.mask": 2000, "2.region": 4500, "3a": 100, "3b": 3000}
+    """As `nano`, with five to ten times its steps: for `tpo-lab demo --long`, which makes the shipped "nano-tpo"."""
+    lengths = {"1": 100, "2.temporal": 1500, "2.mask": 2000, "2.region": 4500, "3a": 100, "3b": 3000}
     return nano().replace(
         name="nano-long",
         description="Offline on a CPU, on the synthetic world, for hours.",
@@ -121,4 +124,5 @@ def _joint(name: str, title: str, data: Mapping[str, float], *, steps: int, more
         data=data,
         losses={"mlm": 1.0, "assign": 1.0, **dict.fromkeys(HEADS, 1.0)},
         steps=steps,
+        easiest=CROWDED,
     )

@@ -42,7 +42,8 @@ def difficulty(sample: Sample) -> float:
 class StageData:
     """The rows of one stage, packed anew for every epoch of a task; under a curriculum, of each of its parts.
 
-    Samples that are too easy for the stage are not among them, unless a task has no others. A part for which some task has no sample easy enough is `left_out`, and its steps go to the next one.
+    Samples that are too easy for the stage are not among them, unless a task has no others. A part for which some task has no sample
+    easy enough is `left_out`, and its steps go to the next one.
 
     Raises:
         UsageError: a task of the stage has no samples.
