@@ -67,6 +67,9 @@ def test_last_jsonl_is_the_last_whole_record(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write('{"step": 2000')
     assert last_jsonl(path, within=64) == {"step": 1999}
+    with path.open("a") as file:
+        file.write(f', "note": "{"long " * 500}"}}\n')
+    assert last_jsonl(path, within=64) == read_jsonl(path)[-1] == {"step": 2000, "note": "long " * 500}
 
 
 def test_read_jsonl_names_a_damaged_line_in_the_middle(tmp_path: Path) -> None:

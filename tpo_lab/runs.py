@@ -123,15 +123,18 @@ def last_jsonl(path: Path, *, within: int = 8192) -> dict[str, Any] | None:
     """The last whole record of a JSONL file that another process may be writing; None while it has none.
 
     Args:
-        within: bytes at the file's end that are looked at, however long it is; more than a record has.
+        within: bytes at the file's end that are looked at first; twice as many, and so on, until a whole record is among them.
     """
     if not path.exists():
         return None
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - within))
-        whole = file.read().rpartition(b"\n")[0]
-    line = whole.rpartition(b"\n")[2]
+        while True:
+            file.seek(max(0, size - within))
+            before, _, line = file.read().rpartition(b"\n")[0].rpartition(b"\n")
+            if before or within >= size:
+                break
+            within *= 2
     return json.loads(line) if line.strip() else None
 
 

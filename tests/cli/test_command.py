@@ -228,7 +228,7 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path):
 def test_python_m_and_missing_file_in_a_process_of_its_own(tmp_path: Path):
     done = python("-m", "tpo_lab", "data", "validate", "absent.jsonl", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: path: expected a JSONL file of samples, got 'absent.jsonl'.\n"
+    assert done.stderr == "error: samples: expected a JSONL file of samples, got 'absent.jsonl'.\n"
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def _to_line(sample: Sample, folder: Path) -> str:
 
 def _scan(path: Path, check_media: bool) -> Iterator[Sample | list[Problem]]:
     if not path.is_file():
-        raise UsageError("path", expected="a JSONL file of samples", got=str(path))
+        raise UsageError("samples", expected="a JSONL file of samples", got=str(path))
     line_of: dict[str, int] = {}
     with path.open("rb") as file:
         for line, raw in enumerate(file, start=1):

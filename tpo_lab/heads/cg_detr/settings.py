@@ -156,7 +156,11 @@ class CGDETRSettings(HeadSettings):
                 raise UsageError(name, expected="above 0", got=getattr(self, name))
         if self.window_frames is None and self.window_overlap is not None:
             raise UsageError("window_overlap", expected="window_frames beside it", got=self.window_overlap)
-        _ = self.sliding  # refuses windows that cannot be
+        if self.window_frames is not None:
+            if self.window_frames < 1:
+                raise UsageError("window_frames", expected="at least 1", got=self.window_frames)
+            if self.window_overlap is not None and not 0 <= self.window_overlap < self.window_frames:
+                raise UsageError("window_overlap", expected=f"frames from 0 to {self.window_frames - 1}", got=self.window_overlap)
         if self.round_sec is not None and self.round_sec <= 0:
             raise UsageError("round_sec", expected="seconds above 0, or None", got=self.round_sec)
         if self.behaviour not in get_args(Behaviour):
