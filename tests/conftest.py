@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -27,9 +28,15 @@ LANGUAGE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, 
 
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches the tests that press it, and what they start, even where this run was told to ignore it (as jobs of a script are)."""
+    """Ctrl-C reaches the tests that press it, and what they start, even where this run was told to ignore it (as jobs of a script are).
+
+    And no property fails for want of time.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # how long an example takes says something about the machine only
+    hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,7 @@ class GlanceHead(Head[Tensor, Tensor]):
 
 def test_build_takes_the_temporal_head_and_its_size_from_the_recipe() -> None:
     nano = tpo.recipe("nano")
-    assert tpo.build(heads=("temporal",), recipe=nano).head("temporal").variant == "simple"
+    assert tpo.build(heads=("temporal",), recipe=nano).head("temporal").variant == "cg-detr-pointing"
     chosen = nano.replace(**{"switches.temporal_head": "cg-detr", "switches.saliency_weight": 2.0})
     small = tpo.build(heads=("temporal",), recipe=chosen).head("temporal").settings
     assert (small.dim, small.queries, small.weight_saliency) == (64, 5, 2.0)
