@@ -12,6 +12,8 @@ LORA_RATE = 2e-3
 JOINT_LORA_RATE = 1e-3
 HEAD_RATE = 2e-3
 TOKEN_RATE = 2e-3
+JOINT_TEMPORAL_RATE = 5e-4
+"""Of the temporal head and its token once all tasks are trained together: at the others' rate, few clips a step undo what it learned."""
 VISION_RATES = {"vision.*": 1e-4, "connector.*": 2e-4}
 HEADS = ("temporal", "mask", "region")
 GROWING = tuple(CurriculumPart(until=until, difficulty=things) for until, things in ((0.1, 1), (0.3, 2), (0.5, 3)))
@@ -62,7 +64,7 @@ def nano() -> Recipe:
             _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
-                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 1.0, "mask": 1.0, "region": 3.0, CONVERSATION: 5.0}, steps=600
+                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 2.0, "mask": 1.0, "region": 3.0, CONVERSATION: 5.0}, steps=600
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
@@ -115,8 +117,8 @@ def _one_head(
 
 
 def _joint(name: str, title: str, data: Mapping[str, float], *, steps: int, more: Mapping[str, float] | None = None) -> Stage:
-    heads = {f"heads.{head}.*": HEAD_RATE for head in HEADS}
-    tokens = {f"tokens.task.{head}": TOKEN_RATE for head in HEADS}
+    heads = {f"heads.{head}.*": HEAD_RATE for head in HEADS} | {"heads.temporal.*": JOINT_TEMPORAL_RATE}
+    tokens = {f"tokens.task.{head}": TOKEN_RATE for head in HEADS} | {"tokens.task.temporal": JOINT_TEMPORAL_RATE}
     return _stage(
         name=name,
         title=title,
