@@ -11,7 +11,7 @@ from tpo_lab import checkpoint
 from tpo_lab.backbones import Backbone, load_backbone, shipped
 from tpo_lab.errors import UsageError
 from tpo_lab.heads import build_head, head_class
-from tpo_lab.heads.cg_detr import NANO
+from tpo_lab.heads.cg_detr import NANO, CGDETRSettings
 from tpo_lab.model import TPOModel
 from tpo_lab.recipes import Recipe
 from tpo_lab.stages import Switches
@@ -51,7 +51,7 @@ def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backb
         decided |= {"loss": switches.region_loss, "head": switches.region_head}
     if spec.get("name") == "temporal" and switches is not None:
         decided["head"] = switches.temporal_head
-        if spec.get("head", switches.temporal_head) in ("cg-detr", "cg-detr-pointing"):
+        if issubclass(head_class("temporal", spec.get("head", switches.temporal_head)).Settings, CGDETRSettings):
             decided |= {"weight_saliency": switches.saliency_weight, **(NANO if switches.temporal_size == "nano" else {})}
     chosen = head_class(str(spec.get("name", "")), spec.get("head", decided.get("head")))
     settings = {field.name for field in fields(chosen.Settings)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tpo_lab.heads import PointingCGDETRHead, Visual
 from tpo_lab.heads.cg_detr.head import expected_window, soft_iou
@@ -40,6 +40,15 @@ def test_every_parameter_gets_gradient(bench: Any) -> None:
     assert (embedding.grad.abs().sum(1) > 0).all()
 
 
+def point_by_first_channel(head: PointingCGDETRHead, part: nn.Linear) -> None:
+    """Whatever the task embedding, the patch counts that has most in the first channel of what `part` is compared with."""
+    with torch.no_grad():
+        for each in (head.where, head.what):
+            each.weight.zero_()
+            each.bias.zero_()
+        part.bias[0] = 1e4
+
+
 def test_a_frame_is_what_the_task_embedding_points_at(bench: Any) -> None:
     head, visual = pointing(bench), seen(bench, 2)
     assert visual.frame_features is not None
@@ -47,11 +56,7 @@ def test_a_frame_is_what_the_task_embedding_points_at(bench: Any) -> None:
     features[..., 0] = 0
     target = torch.tensor([[3, 3, 3, 7, 7, 7, 7], [0, 1, 2, 3, 4, 5, 6]])
     features[torch.arange(2)[:, None], torch.arange(7), target, 0] = 1
-    with torch.no_grad():
-        for part in (head.where, head.what):
-            part.weight.zero_()
-            part.bias.zero_()
-        head.where.bias[0] = 1e4
+    point_by_first_channel(head, head.where)
     pooled = head.pooled(bench.embedding(2), replace(visual, frame_features=features))
     torch.testing.assert_close(pooled.vectors, features[torch.arange(2)[:, None], torch.arange(7), target])
 
@@ -61,11 +66,7 @@ def test_states_point_at_all_patches_of_their_cell(bench: Any) -> None:
     assert visual.frame_features is not None and visual.frame_states is not None
     states = torch.zeros_like(visual.frame_states)
     states[:, :, 1, 0] = 1
-    with torch.no_grad():
-        for part in (head.where, head.what):
-            part.weight.zero_()
-            part.bias.zero_()
-        head.what.bias[0] = 1e4
+    point_by_first_channel(head, head.what)
     pooled = head.pooled(bench.embedding(1), replace(visual, frame_states=states))
     # the second of 2 x 2 cells holds columns 2 and 3 of rows 0 and 1 of 4 x 4 patches
     torch.testing.assert_close(pooled.vectors, visual.frame_features[:, :, [2, 3, 6, 7]].mean(2))

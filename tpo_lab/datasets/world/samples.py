@@ -177,7 +177,7 @@ def _temporal(facts: Facts, rng: random.Random, count: int) -> list[dict[str, An
     asked: set[str] = set()
     # many questions: the same again in other words, and more often for what does not happen
     often = max(1.0, count / 8)
-    for event in events * max(1, count // 4 if count > 8 else 1):
+    for event in events * (count // 4 if count > 8 else 1):
         query = language.event_query(facts, event, rng)
         if query is None or query in asked:
             continue
