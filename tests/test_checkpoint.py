@@ -96,6 +96,14 @@ def test_half_is_close_and_half_the_size(trained: TPOModel, run: Callable[[TPOMo
     assert not torch.equal(run(loaded).logits, run(trained).logits)
 
 
+def test_a_weight_that_half_precision_cannot_hold_is_named(trained: TPOModel, tmp_path: Path) -> None:
+    name, value = next((n, p) for n, p in trained.named_parts().items() if n.startswith("heads."))
+    value.data.flatten()[0] = 1e6
+    with pytest.raises(TPOError, match=rf"{name}: expected values up to 65504.*got 1e\+06"):
+        checkpoint.save(trained, tmp_path / "a", half=True)
+    assert not list(tmp_path.iterdir())
+
+
 class Measured(Head[Tensor, Tensor]):
     """A head whose state is in buffers, one of which is no floating-point number."""
 

@@ -95,6 +95,21 @@ class TestCharts:
         assert title.text == "mlm, assign, region"
         assert paths(loss_chart(METRICS))[0].count("L") == 2
 
+    def test_a_head_with_many_terms_has_a_panel_per_family_whose_legend_fits(self):
+        terms = ("span", "span_layer1", "giou", "giou_layer1", "saliency_margin", "saliency_rank", "saliency_negative", "glance")
+        chart = loss_chart([{"stage": "1", "step": 1, "mlm": 1.0, **{f"temporal/{term}": 1.0 for term in terms}}])
+        (title,) = ElementTree.fromstring(chart).iter("{http://www.w3.org/2000/svg}title")
+        assert title.text == "mlm, temporal span, temporal giou, temporal saliency, temporal glance"
+        assert {"layer1", "margin", "rank", "negative"} <= set(texts(chart))
+        placed = [
+            (float(node.attrib["y"]), float(node.attrib["x"]), node.text or "")
+            for node in ElementTree.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")
+            if node.attrib.get("font-weight")
+        ]
+        ends = {(y, x - 7 * len(text), x) for y, x, text in placed if text in ("span", "layer1", "margin", "rank", "negative")}
+        for y, start, end in ends:
+            assert not [other for other in ends if other != (y, start, end) and other[0] == y and start < other[2] <= end]
+
     def test_a_value_lies_between_the_ends_of_its_axis_in_proportion(self):
         raw, _ = paths(line_chart([Panel("p", {"a": ([0, 1, 2], [0.0, 10.0, 5.0])})]))
         (x0, y0), (x1, y1), (x2, y2) = (tuple(map(float, point)) for point in re.findall(r"([\d.]+) ([\d.]+)", raw))

@@ -46,6 +46,7 @@ def save(model: TPOModel, folder: Path | str, *, half: bool = False) -> Path:
 
     Raises:
         UsageError: `folder` holds something else than a checkpoint.
+        TPOError: a weight is too large for half precision.
     """
     from safetensors.torch import save_file
 
@@ -57,8 +58,8 @@ def save(model: TPOModel, folder: Path | str, *, half: bool = False) -> Path:
         os.replace(old, folder)
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    tensors = {name: _stored(name, value, half).cpu().contiguous() for name, value in changed_parts(model).items()}
     partial.mkdir(parents=True)
-    tensors = {name: _stored(value, half).cpu().contiguous() for name, value in changed_parts(model).items()}
     save_file(tensors, partial / _WEIGHTS, metadata={"format": "pt", "schema": SCHEMA})
     config = {
         "schema": SCHEMA,
@@ -91,8 +92,14 @@ def _everything(model: TPOModel) -> dict[str, Tensor]:
     return {**model.named_parts(), **changed_parts(model)}
 
 
-def _stored(value: Tensor, half: bool) -> Tensor:
-    return value.detach().half() if half and value.is_floating_point() else value.detach()
+def _stored(name: str, value: Tensor, half: bool) -> Tensor:
+    value = value.detach()
+    if not half or not value.is_floating_point():
+        return value
+    halved = value.half()
+    if (halved.isinf() & ~value.isinf()).any():
+        raise TPOError(f"{name}: expected values up to 65504, the largest in half precision, got {value.abs().max().item():g}.")
+    return halved
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:

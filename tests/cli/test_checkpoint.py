@@ -86,6 +86,25 @@ def test_audit_finds_a_missing_tensor(call, trained: Path, tmp_path: Path):
     assert done.status == 1 and lost in done.err
 
 
+def test_pack_copies_at_half_the_size_and_the_copy_answers(call, trained: Path, tmp_path: Path):
+    before = (trained / "checkpoint" / "tpo.safetensors").read_bytes()
+    found = call("checkpoint", "pack", trained, "--out", tmp_path / "packed", "--json").document
+    assert (trained / "checkpoint" / "tpo.safetensors").read_bytes() == before
+    assert found["bytes"] < found["bytes_before"]
+    whole, half = load_file(trained / "checkpoint" / "tpo.safetensors"), load_file(tmp_path / "packed" / "tpo.safetensors")
+    assert {name: value.half().tolist() for name, value in whole.items()} == {name: value.tolist() for name, value in half.items()}
+    assert "stored in half precision" in call("checkpoint", "audit", tmp_path / "packed").words
+    history = [call("checkpoint", "inspect", folder, "--json").document["history"] for folder in (trained, tmp_path / "packed")]
+    assert history[0] == history[1]
+
+
+def test_pack_writes_over_nothing(call, trained: Path, tmp_path: Path):
+    done = call("checkpoint", "pack", trained, "--out", trained)
+    assert done.status == 2 and "--out: expected a new folder" in done.err
+    assert call("checkpoint", "pack", "nowhere", "--out", tmp_path / "new").status == 2
+    assert not (tmp_path / "new").exists()
+
+
 def test_run_folder_means_its_checkpoint(trained: Path):
     assert checkpoint_folder(str(trained)) == checkpoint_folder(str(trained / "checkpoint")) == trained / "checkpoint"
     with pytest.raises(UsageError, match=r"got 'nano-tpu'. Did you mean 'nano-tpo'"):

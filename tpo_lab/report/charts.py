@@ -6,15 +6,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, TypeAlias
 
 from tpo_lab.drawing import PALETTE
 from tpo_lab.errors import UsageError
+
+_Lines: TypeAlias = dict[str, tuple[list[float], list[float]]]  # name -> steps, values
 
 INK, FAINT, BAND = "#222222", "#d9dde3", "#f3f5f8"
 _WIDTH, _HEIGHT = 500, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 26, 34
 _SMOOTHING = 0.9
+_MOST_LINES = 6
+"""In one panel of losses: more have a legend longer than the panel, and colours that repeat."""
 
 
 class Svg(str):
@@ -44,13 +48,16 @@ class Panel:
 def loss_chart(metrics: Iterable[Mapping[str, Any]], *, columns: int = 2) -> Svg:
     """One panel per part of the objective ("mlm", "assign", each head), over the steps of all stages one after another.
 
+    A head with more terms than one panel can tell apart has a panel for each family of them: "saliency_margin" and "saliency_rank"
+    are the lines "margin" and "rank" of "temporal saliency".
+
     Args:
         metrics: the lines of metrics.jsonl files, in the order in which they were trained.
 
     Raises:
         UsageError: no line holds a loss.
     """
-    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    panels: dict[str, _Lines] = {}
     bands: list[tuple[float, float, str]] = []
     place = 0
     for line in metrics:
@@ -69,7 +76,8 @@ def loss_chart(metrics: Iterable[Mapping[str, Any]], *, columns: int = 2) -> Svg
             values.append(value)
     if not panels:
         raise UsageError("metrics", expected="lines with losses", got=f"{place} lines without")
-    return line_chart([Panel(owner, lines, bands) for owner, lines in panels.items()], columns=columns)
+    drawn = [Panel(title, lines, bands) for owner, terms in panels.items() for title, lines in _by_family(owner, terms).items()]
+    return line_chart(drawn, columns=columns)
 
 
 def line_chart(panels: Sequence[Panel], *, columns: int = 2, x_label: str = "step") -> Svg:
@@ -113,6 +121,17 @@ def confusion_chart(labels: Sequence[str], counts: Sequence[Sequence[int]], titl
             parts.append(_text(x + cell_w / 2, y + cell_h / 2 + 4, str(count), "middle"))
     size = left + cell_w * len(labels) + 4, top + cell_h * len(labels) + 4
     return _document(size, f"{title}: rows expected, columns emitted", "".join(parts))
+
+
+def _by_family(owner: str, terms: _Lines) -> dict[str, _Lines]:
+    """Title -> lines of the panels for one owner's terms: one panel where they are few, else one for each first word of their names."""
+    if len(terms) <= _MOST_LINES:
+        return {owner: terms}
+    found: dict[str, _Lines] = {}
+    for term, line in terms.items():
+        family, _, member = term.partition("_")
+        found.setdefault(f"{owner} {family}", {})[member or family] = line
+    return found
 
 
 def _document(size: tuple[int, int], title: str, inside: str) -> Svg:
