@@ -18,6 +18,8 @@ VISION_RATES = {"vision.*": 1e-4, "connector.*": 2e-4}
 HEADS = ("temporal", "mask", "region")
 GROWING = tuple(CurriculumPart(until=until, difficulty=things) for until, things in ((0.1, 1), (0.3, 2), (0.5, 3)))
 """Clips of one thing at first: with several from the start, the region head learns to point at any of them and stays there."""
+SALIENCY_WEIGHT = 0.2
+"""At 1, the first steps' gradient of the saliency terms is fifty times that of the glance, and AdamW remembers it for the whole stage."""
 CROWDED = 2
 """Fewest things in the clips of the joint stages, as in those that are evaluated: with one thing, questions tell their answers."""
 POINTING = {"tokens.task.temporal": "tokens.task.region"} | {
@@ -59,7 +61,7 @@ def nano() -> Recipe:
                 losses={"mlm": 1.0, "assign": 1.0},
                 steps=40,
             ),
-            _one_head("temporal", steps=200, lora_rate=JOINT_LORA_RATE, starts_from=POINTING, batch_size=16, max_questions=3),
+            _one_head("temporal", steps=300, lora_rate=JOINT_LORA_RATE, starts_from=POINTING, batch_size=16, max_questions=3),
             _one_head("mask", steps=400),
             _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
@@ -74,6 +76,7 @@ def nano() -> Recipe:
             temporal_head="cg-detr-pointing",
             temporal_size="nano",
             temporal_features="backbone",
+            saliency_weight=SALIENCY_WEIGHT,
         ),
         frames=8,
         resolution=64,
@@ -84,7 +87,7 @@ def nano() -> Recipe:
 
 def nano_long() -> Recipe:
     """As `nano`, with five to ten times its steps: for `tpo-lab demo --long`, which makes the shipped "nano-tpo"."""
-    lengths = {"1": 100, "2.temporal": 1500, "2.mask": 2000, "2.region": 4500, "3a": 100, "3b": 3000}
+    lengths = {"1": 100, "2.temporal": 1000, "2.mask": 2000, "2.region": 4500, "3a": 100, "3b": 2500}
     return nano().replace(
         name="nano-long",
         description="Offline on a CPU, on the synthetic world, for hours.",

@@ -187,7 +187,7 @@ def _panel(panel: Panel, x_label: str, x0: float, y0: float) -> str:
         parts.append(_path(runs, steps, _smooth(values), x, y, colour, width=2, opacity=1))
         if len(panel.lines) > 1:
             parts.append(_text(legend, y0 + 16, name, "end", fill=colour, bold=True))
-            legend -= 6.6 * len(name) + 8
+            legend -= 7 * len(name) + 10
     return "".join(parts)
 
 

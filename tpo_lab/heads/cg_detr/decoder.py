@@ -114,14 +114,14 @@ class Decoder(nn.Module):
         """Decode frames [slot, frame, d] with positions alike, valid [slot, frame].
 
         Args:
-            first: where the first query starts in place of its learned window: (centre, width) in [0,1], not trained by this [slot, 2].
+            first: where the queries start: (centre, width) in [0,1], not trained by this [slot, query, 2]. The learned windows, in logits,
+                then say by how much each query starts beside it.
 
         Returns:
             (centre, width) in [0,1] of the clip [layer, slot, query, 2], and class logits [layer, slot, query, 2], foreground first.
         """
-        window = self.windows.sigmoid().expand(len(memory), -1, -1)
-        if first is not None:
-            window = torch.cat([first.detach()[:, None], window[:, 1:]], dim=1)
+        start = self.windows.expand(len(memory), -1, -1)
+        window = (start if first is None else start + first.detach().logit(eps=EDGE)).sigmoid()
         empty = memory.new_zeros(window.shape[1], memory.shape[-1])
         queries = (empty if self.contents is None else self.contents).expand(len(memory), -1, -1)
         spans, contents = [], []

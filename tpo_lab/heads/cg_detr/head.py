@@ -68,7 +68,7 @@ class PooledFrames:
         vectors: [slot, frame, d_vision].
         fits: more numbers of each frame [slot, frame, fits].
         glance_logits: of each frame's belonging to the moment at first sight, added to the network's saliency [slot, frame], or None;
-            the first proposal starts from the window that they make likely, and each counts by `trust` as its window agrees with them.
+            proposals start from the windows that agree best with them, and count by `trust` as their windows agree with them.
     """
 
     vectors: Tensor
@@ -139,7 +139,7 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         scene = self.network.project(torch.cat([pooled, ends, frames.fits], dim=-1), valid, text, text_valid)
         reading = self.network.read(scene)
         glance = frames.glance_logits
-        first = None if glance is None else expected_window(glance.sigmoid(), ends, valid)
+        first = None if glance is None else self._first_windows(glance.detach().sigmoid(), ends, valid)
         spans_cw, class_logits = self.network.decoder(reading.memory, scene.frame_position, valid, first)
         if glance is not None and self.trust is not None:
             agreement = soft_iou(cw_to_sec(spans_cw.detach(), 1.0), glance.sigmoid().detach(), ends, valid)
@@ -258,6 +258,9 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
             weight_label=self.settings.weight_label,
         )
 
+    def _first_windows(self, probability: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
+        return likeliest_windows(probability, cells, valid, self.settings.queries, self.settings.nms_iou)
+
     def _window_terms(self, prediction: CGDETRPrediction, target: CGDETRTarget) -> dict[str, Tensor]:
         found, known = self.match(prediction, target), target.windows_known()
         wanted = sec_to_cw(target.windows_sec, prediction.duration_sec[:, None])[found.slot, found.window]
@@ -292,20 +295,41 @@ def append(words: Tensor, valid: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(here[..., None], last[:, None], longer), functional.pad(valid, (0, 1)) | here
 
 
-def expected_window(probability: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
-    """The window (centre, width) in [0,1] of the clip [slot, 2] of frames that belong to it with these probabilities [slot, frame].
-
-    Its width is the expected length of what belongs to it, its centre the mean of the cells weighed by their probability.
+def likeliest_windows(probability: Tensor, cells: Tensor, valid: Tensor, count: int, nms_iou: float) -> Tensor:
+    """The windows (centre, width) in [0,1] of the clip, from the start of one frame to the end of another, that agree best with frames that
+    belong to the moment with these probabilities, by `soft_iou`: [slot, count, 2], best first.
 
     Args:
         probability: in [0,1] [slot, frame].
-        cells: (start, end) of each frame in [0,1] of the clip [slot, frame, 2].
-        valid: which frames exist [slot, frame].
+        cells: (start, end) of each frame in [0,1] of the clip [slot, frame, 2], in order.
+        valid: which frames exist, the first ones [slot, frame]; one at least.
+        count: how many windows; where a clip has fewer that differ, the last ones are the best once more.
+        nms_iou: a window is left out if its IoU with a better one is above this.
     """
-    share = probability * (cells[..., 1] - cells[..., 0]) * valid
-    width = share.sum(-1)
-    centre = (share * cells.mean(-1)).sum(-1) / width.clamp(min=torch.finfo(share.dtype).tiny)
-    return torch.stack([centre, width], -1)
+    length = (cells[..., 1] - cells[..., 0]) * valid
+    (_, length_within), (chance, chance_within) = (_sums_within(each) for each in (length, length * probability))
+    agreement = chance_within / (length_within + chance[:, None, None] - chance_within).clamp(min=1e-9)
+    place = torch.arange(valid.shape[1], device=valid.device)
+    possible = valid[:, None] & valid[..., None] & (place[:, None] <= place)
+    left = agreement.masked_fill(~possible, -1).flatten(1)
+    frames, rows = len(place), torch.arange(len(cells), device=cells.device)
+    starts, ends = (cells[..., 0].repeat_interleave(frames, 1), cells[..., 1].repeat(1, frames))
+    best, found = left.argmax(-1), []
+    for _ in range(count):
+        highest, chosen = left.max(-1)
+        chosen = torch.where(highest < 0, best, chosen)
+        start, end = starts[rows, chosen], ends[rows, chosen]
+        common = (torch.minimum(ends, end[:, None]) - torch.maximum(starts, start[:, None])).clamp(min=0)
+        overlap = common / ((ends - starts) + (end - start)[:, None] - common).clamp(min=1e-9)
+        left = left.masked_fill(overlap > nms_iou, -1).index_put((rows, chosen), left.new_tensor(-1.0))
+        found.append(torch.stack([(start + end) / 2, end - start], -1))
+    return torch.stack(found, 1)
+
+
+def _sums_within(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of each row [row, n], and the sums from its i-th to its j-th value [row, i, j]."""
+    sums = functional.pad(values.cumsum(-1), (1, 0))
+    return sums[:, -1], sums[:, None, 1:] - sums[:, :-1, None]
 
 
 def soft_iou(windows: Tensor, probability: Tensor, cells: Tensor, valid: Tensor) -> Tensor:

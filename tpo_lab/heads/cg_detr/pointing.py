@@ -35,7 +35,7 @@ class PointingCGDETRSettings(CGDETRSettings):
         weight_glance: of the first guess which frames belong to the moment.
     """
 
-    weight_glance: float = 2.0
+    weight_glance: float = 10.0
 
 
 class PointingCGDETRHead(CGDETRHead):
@@ -47,8 +47,8 @@ class PointingCGDETRHead(CGDETRHead):
     one that has turned red looks other than before, one that has stopped stays where it is.
 
     One of the numbers is a first guess whether the frame belongs to the moment, the glance; it learns from a term of its own. The
-    network's saliency is added to it, the first proposal starts from the window that it makes likely, and a proposal is worth the more
-    the better its window agrees with it.
+    network's saliency is added to it, the proposals start from the windows that agree best with it, and a proposal is worth the more the
+    better its window agrees with it.
 
     Source: `CGDETRHead`; the pointing is that of `tpo_lab.heads.region_dense`.
     Differs in: looks at patches. Features of whole clips, as CG-DETR has them, suit footage that shows one thing at a time; of a scene
@@ -70,6 +70,7 @@ class PointingCGDETRHead(CGDETRHead):
         self.reading = nn.Linear(width, READINGS)
         self.glance = nn.Linear(width, 1)
         self.trust = nn.Parameter(torch.tensor(TRUST))
+        nn.init.zeros_(self.network.decoder.windows)
 
     def pooled(self, task_embedding: Tensor, visual: Visual) -> PooledFrames:
         """Frames as seen where the task embedding points, what is read off them, and a saliency at first sight."""

@@ -33,9 +33,10 @@ NANO: Mapping[str, Any] = MappingProxyType(
         "dropout": 0.0,
         "drop_path": 0.0,
         "weight_attention": 0.1,
+        "weight_align": 0.1,
     }
 )
-"""Sizes at nano scale, and the weight of the attention's terms, which would drown those of the windows there:
+"""Sizes at nano scale, and the weights of the attention's and the alignment's terms, which would drown those of the windows there:
 `build_head("temporal", width, head="cg-detr", vision_dim=..., **NANO)`.
 """
 
