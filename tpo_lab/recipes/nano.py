@@ -86,7 +86,7 @@ def nano() -> Recipe:
 
 
 def nano_long() -> Recipe:
-    """As `nano`, with five to ten times its steps: for `tpo-lab demo --long`, which makes the shipped "nano-tpo"."""
+    """As `nano`, with three to ten times its steps: for `tpo-lab demo --long`, which makes the shipped "nano-tpo"."""
     lengths = {"1": 100, "2.temporal": 1000, "2.mask": 2000, "2.region": 4500, "3a": 100, "3b": 2500}
     return nano().replace(
         name="nano-long",
