@@ -61,7 +61,7 @@ def nano() -> Recipe:
                 losses={"mlm": 1.0, "assign": 1.0},
                 steps=40,
             ),
-            _one_head("temporal", steps=300, lora_rate=JOINT_LORA_RATE, starts_from=POINTING, batch_size=16, max_questions=3),
+            _one_head("temporal", steps=200, lora_rate=JOINT_LORA_RATE, starts_from=POINTING, batch_size=16, max_questions=3),
             _one_head("mask", steps=400),
             _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
@@ -87,7 +87,7 @@ def nano() -> Recipe:
 
 def nano_long() -> Recipe:
     """As `nano`, with three to ten times its steps: for `tpo-lab demo --long`, which makes the shipped "nano-tpo"."""
-    lengths = {"1": 100, "2.temporal": 1000, "2.mask": 2000, "2.region": 4500, "3a": 100, "3b": 2500}
+    lengths = {"1": 100, "2.temporal": 600, "2.mask": 2000, "2.region": 4500, "3a": 100, "3b": 2500}
     return nano().replace(
         name="nano-long",
         description="Offline on a CPU, on the synthetic world, for hours.",
