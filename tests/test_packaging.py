@@ -178,6 +178,7 @@ def files_of(folder: str, target: str) -> set[str]:
         ("widgets/tpo_widgets", "tpo_widgets"),
         ("notebooks", "tpo_lab/_notebooks"),
         ("data/nano", "tpo_lab/_data/nano"),
+        ("data/nano-tpo", "tpo_lab/_data/nano-tpo"),
     ],
 )
 def test_wheel_holds_every_file_of(folder: str, target: str, contents: set[str]):
@@ -188,7 +189,9 @@ def test_wheel_holds_every_file_of(folder: str, target: str, contents: set[str])
 
 def test_wheel_holds_nothing_else(contents: set[str]):
     expected = files_of("tpo_lab", "tpo_lab") | files_of("widgets/tpo_widgets", "tpo_widgets")
-    expected |= files_of("notebooks", "tpo_lab/_notebooks") | files_of("data/nano", "tpo_lab/_data/nano")
+    expected |= files_of("notebooks", "tpo_lab/_notebooks")
+    for weights in ("nano", "nano-tpo"):
+        expected |= files_of(f"data/{weights}", f"tpo_lab/_data/{weights}")
     assert {name for name in contents - expected if ".dist-info/" not in name} == set()
 
 

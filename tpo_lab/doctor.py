@@ -157,7 +157,8 @@ _OPTIONAL = (
 )
 
 _SHIPPED = (
-    ("nano weights", "_data/nano", "data/nano", "*.safetensors", "`tpo-lab demo` and tpo.load('nano-tpo') have no model to start from."),
+    ("nano weights", "_data/nano", "data/nano", "*.safetensors", "`tpo-lab demo` has no model to start from."),
+    ("nano-tpo weights", "_data/nano-tpo", "data/nano-tpo", "*.safetensors", "tpo.load('nano-tpo') has nothing to load."),
     ("stage notebooks", "_notebooks", "notebooks", "*.ipynb", "`tpo-lab demo` has no stage notebooks to run."),
 )
 

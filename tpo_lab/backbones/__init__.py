@@ -11,11 +11,6 @@ from tpo_lab.errors import UsageError
 __all__ = ["Backbone", "ChatFormat", "VideoFeatures", "load_backbone", "shipped"]
 
 
-_HINTS = {
-    "nano-tpo": "This version ships none; `tpo-lab demo --out DIR` trains one, and leaves it in DIR/30_joint_training/run/3b/checkpoint."
-}
-
-
 def shipped(name: str) -> Path:
     """The folder of something that TPO Lab ships (weights, notebooks), in a checkout or in an installed wheel.
 
@@ -27,8 +22,7 @@ def shipped(name: str) -> Path:
     for folder in (installed, checkout):
         if folder.is_dir():
             return folder
-    hint = _HINTS.get(name, "Reinstall tpo-lab.")
-    raise UsageError("installation", expected=f"{checkout} or {installed}", got="neither", hint=hint)
+    raise UsageError("installation", expected=f"{checkout} or {installed}", got="neither", hint="Reinstall tpo-lab.")
 
 
 def load_backbone(name: str, *, num_frames: int | None = None) -> Backbone:
