@@ -31,6 +31,7 @@ COMMANDS = {
     "predict",
     "checkpoint inspect",
     "checkpoint audit",
+    "checkpoint pack",
     "pretrain nano",
     "score",
     "doctor",
