@@ -26,7 +26,7 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes; called again, it goes on there.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(metavar="N", help="Of data, heads and training.")] = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help="Just enough to see that every part runs; its figures mean nothing.")] = False,
-    long: Annotated[bool, typer.Option("--long", help="Ten times the training: two or three hours on two cores.")] = False,
+    long: Annotated[bool, typer.Option("--long", help="Three to ten times the training: an hour or two on two cores.")] = False,
     video: Annotated[Path | None, typer.Option(metavar="FILE", help="Ask about this video, not about a clip of the test split.")] = None,
 ) -> Result:
     """Make data, train the nano model through every stage by running the notebooks, evaluate, write report.html.

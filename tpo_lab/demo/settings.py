@@ -44,4 +44,4 @@ FULL = DemoSettings()
 SMOKE = DemoSettings(train_samples=240, val_samples=60, test_samples=60, steps=2, eval_samples=18, tested=36, examples=3)
 """Shows that every part runs, in a minute or two; its figures mean nothing."""
 LONG = DemoSettings(train_samples=200_000, test_samples=1200, tested=1200, compositions=1200, recipe="nano-long")
-"""As far as the nano model goes, in two or three hours on two CPU cores."""
+"""As far as the nano model goes, in an hour or two on two CPU cores."""

@@ -23,7 +23,7 @@ from tpo_lab.heads.cg_detr.terms import alignment_terms, attention_terms, salien
 from tpo_lab.heads.sliding import Sliding
 from tpo_lab.heads.windows import pool_windows
 from tpo_lab.precomputed import FeatureFiles
-from tpo_lab.spans import cw_to_sec, frame_cells, sec_to_cw, span_giou
+from tpo_lab.spans import cw_to_sec, frame_cells, sec_to_cw, span_giou, span_iou
 
 OFFICIAL_ROUND_SEC = 1.0
 _log = logging.getLogger(__name__)
@@ -139,7 +139,9 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         scene = self.network.project(torch.cat([pooled, ends, frames.fits], dim=-1), valid, text, text_valid)
         reading = self.network.read(scene)
         glance = frames.glance_logits
-        first = None if glance is None else self._first_windows(glance.detach().sigmoid(), ends, valid)
+        first = None
+        if glance is not None:
+            first = likeliest_windows(glance.detach().sigmoid(), ends, valid, self.settings.queries, self.settings.nms_iou)
         spans_cw, class_logits = self.network.decoder(reading.memory, scene.frame_position, valid, first)
         if glance is not None and self.trust is not None:
             agreement = soft_iou(cw_to_sec(spans_cw.detach(), 1.0), glance.sigmoid().detach(), ends, valid)
@@ -258,9 +260,6 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
             weight_label=self.settings.weight_label,
         )
 
-    def _first_windows(self, probability: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
-        return likeliest_windows(probability, cells, valid, self.settings.queries, self.settings.nms_iou)
-
     def _window_terms(self, prediction: CGDETRPrediction, target: CGDETRTarget) -> dict[str, Tensor]:
         found, known = self.match(prediction, target), target.windows_known()
         wanted = sec_to_cw(target.windows_sec, prediction.duration_sec[:, None])[found.slot, found.window]
@@ -313,17 +312,14 @@ def likeliest_windows(probability: Tensor, cells: Tensor, valid: Tensor, count: 
     possible = valid[:, None] & valid[..., None] & (place[:, None] <= place)
     left = agreement.masked_fill(~possible, -1).flatten(1)
     frames, rows = len(place), torch.arange(len(cells), device=cells.device)
-    starts, ends = (cells[..., 0].repeat_interleave(frames, 1), cells[..., 1].repeat(1, frames))
+    windows = torch.stack([cells[..., 0].repeat_interleave(frames, 1), cells[..., 1].repeat(1, frames)], -1)
     best, found = left.argmax(-1), []
     for _ in range(count):
         highest, chosen = left.max(-1)
-        chosen = torch.where(highest < 0, best, chosen)
-        start, end = starts[rows, chosen], ends[rows, chosen]
-        common = (torch.minimum(ends, end[:, None]) - torch.maximum(starts, start[:, None])).clamp(min=0)
-        overlap = common / ((ends - starts) + (end - start)[:, None] - common).clamp(min=1e-9)
-        left = left.masked_fill(overlap > nms_iou, -1).index_put((rows, chosen), left.new_tensor(-1.0))
-        found.append(torch.stack([(start + end) / 2, end - start], -1))
-    return torch.stack(found, 1)
+        found.append(windows[rows, torch.where(highest < 0, best, chosen)])
+        doubles = span_iou(windows, found[-1][:, None]) > nms_iou
+        left = left.masked_fill(doubles, -1).index_put((rows, chosen), left.new_tensor(-1.0))
+    return sec_to_cw(torch.stack(found, 1), 1.0)
 
 
 def _sums_within(values: Tensor) -> tuple[Tensor, Tensor]:
