@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from tpo_lab.errors import UsageError
 from tpo_lab.heads import PointingCGDETRHead, Visual
-from tpo_lab.heads.cg_detr.head import likeliest_windows, soft_iou
+from tpo_lab.heads.cg_detr.glance import likeliest_windows, soft_iou
+from tpo_lab.heads.cg_detr.matcher import WindowMatches
 from tpo_lab.heads.cg_detr.pointing import SIGNS, PointingCGDETRSettings, signs_of
-from tpo_lab.spans import cw_to_sec, span_iou
+from tpo_lab.spans import cw_to_sec, sec_to_cw, span_iou
 
 PATCHES, CELLS = 16, 4
 WINDOWS = [[[2.0, 6.0]], [[0.0, 3.0], [8.0, 13.0]], [[5.0, 14.0]]]
@@ -123,42 +126,81 @@ def evenly(frames: int) -> Tensor:
 
 
 def test_the_likeliest_window_is_the_moment_itself_where_all_is_sure() -> None:
-    probability = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 1], [1] * 7], dtype=torch.float32)
-    windows = likeliest_windows(probability, evenly(7).repeat(3, 1, 1), torch.ones(3, 7, dtype=torch.bool), 2, 0.5)
+    inside = torch.tensor([[0, 0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 0.9], [1] * 7])
+    windows = likeliest_windows(20 * inside - 10, evenly(7).repeat(3, 1, 1), torch.ones(3, 7, dtype=torch.bool), 2, 0.5)
     torch.testing.assert_close(windows[:, 0], torch.tensor([[0.5, 3 / 7], [1 / 14, 1 / 7], [0.5, 1.0]]))
     torch.testing.assert_close(windows[1, 1], torch.tensor([13 / 14, 1 / 7]))
     sooner = likeliest_windows(torch.ones(1, 7), evenly(7), torch.arange(7)[None] < 2, 1, 0.5)
     torch.testing.assert_close(sooner, torch.tensor([[[1 / 7, 2 / 7]]]))
 
 
-def test_the_likeliest_windows_are_the_best_of_all_without_near_doubles() -> None:
+def test_the_likeliest_windows_are_the_likeliest_of_all_without_near_doubles() -> None:
     random = torch.Generator().manual_seed(0)
-    edges = torch.rand(20, 9, generator=random).cumsum(-1)
-    cells = torch.stack([edges[:, :-1], edges[:, 1:]], -1) / edges[:, -1:, None]
-    probability, valid = torch.rand(20, 8, generator=random), torch.arange(8)[None] < torch.randint(1, 9, (20, 1), generator=random)
-    found = cw_to_sec(likeliest_windows(probability, cells, valid, 4, 0.6), 1.0)
+    edges = torch.arange(0, 9) / 8
+    cells = torch.stack([edges[:-1], edges[1:]], -1).expand(20, 8, 2)
+    logits, valid = torch.randn(20, 8, generator=random), torch.arange(8)[None] < torch.randint(1, 9, (20, 1), generator=random)
+    found = cw_to_sec(likeliest_windows(logits, cells, valid, 4, 0.6), 1.0)
     for row in range(20):
-        frames = range(int(valid[row].sum()))
-        windows = torch.stack([torch.stack([cells[row, a, 0], cells[row, b, 1]]) for a in frames for b in frames if a <= b])
-        agreement = soft_iou(windows[None], probability[row : row + 1], cells[row : row + 1], valid[row : row + 1])[0]
+        last = int(valid[row].sum())
+        places = [(a, b) for a in range(last) for b in range(a, last)]
+        # the probability that these frames belong to the moment and no others
+        sure = functional.logsigmoid(logits[row, :last])
+        unsure = functional.logsigmoid(-logits[row, :last])
+        chance = torch.stack([unsure[:a].sum() + sure[a : b + 1].sum() + unsure[b + 1 :].sum() for a, b in places])
+        windows = torch.stack([torch.stack([cells[row, a, 0], cells[row, b, 1]]) for a, b in places])
         kept: list[Tensor] = []
-        for window in windows[agreement.argsort(descending=True)]:
+        for window in windows[chance.argsort(descending=True)]:
             if all(span_iou(window, other) <= 0.6 for other in kept):
                 kept.append(window)
         wanted = (kept + [kept[0]] * 4)[:4]
         torch.testing.assert_close(found[row], torch.stack(wanted))
 
 
+def test_long_frames_count_by_their_length() -> None:
+    cells = torch.tensor([[[0.0, 0.1], [0.1, 0.2], [0.2, 1.0]]])
+    found = likeliest_windows(torch.tensor([[1.0, -3.0, 0.5]]), cells, torch.ones(1, 3, dtype=torch.bool), 2, 0.5)
+    torch.testing.assert_close(found, torch.tensor([[[0.6, 0.8], [0.05, 0.1]]]))
+
+
 def test_proposals_start_from_the_likeliest_windows(bench: Any) -> None:
     head = pointing(bench)
     # refinements are zero before training
     prediction = head.predict(bench.embedding(2), seen(bench, 2))
-    assert prediction.glance_logits is not None
+    assert prediction.glance_logits is not None and prediction.first_cw is not None
     cells = prediction.cells_sec / prediction.duration_sec[:, None, None]
     settings = head.settings
-    wanted = likeliest_windows(prediction.glance_logits.sigmoid(), cells, prediction.frame_valid, settings.queries, settings.nms_iou)
+    wanted = likeliest_windows(prediction.glance_logits, cells, prediction.frame_valid, settings.queries, settings.nms_iou)
+    torch.testing.assert_close(prediction.first_cw, wanted)
     for spans in prediction.spans_cw:
         torch.testing.assert_close(spans, wanted, atol=2e-3, rtol=0)  # windows keep a thousandth from the clip's ends
+
+
+def test_every_proposal_that_starts_near_a_moment_learns_its_place(bench: Any) -> None:
+    head = pointing(bench, near_iou=0.5)
+    prediction = head.predict(bench.embedding(3), seen(bench, 3))
+    starts = torch.tensor([[[0.0, 4.0], [3.0, 6.0], [9.0, 13.0], [9.0, 10.0]]]).repeat(3, 1, 1)
+    clips = prediction.duration_sec[:, None]
+    prediction = replace(prediction, first_cw=sec_to_cw(starts, clips))
+    target = bench.target(head, WINDOWS[0], [], WINDOWS[1])
+    matches = head.match(prediction, target)
+    placed = head.placed(prediction, target, matches)
+    answering = {(layer, slot, query): window for layer, slot, query, window in zip(*map(Tensor.tolist, fields_of(matches)), strict=True)}
+    # IoU with 2 to 6 s: 2/6 and 3/4; with 0 to 3 s: 3/4 and 0; with 8 to 13 s: 4/5 and 1/5
+    layers = len(prediction.spans_cw)
+    near = {(layer, *pair): window for layer in range(layers) for pair, window in {(0, 1): 0, (2, 0): 0, (2, 2): 1}.items()}
+    found = {(layer, slot, query): window for layer, slot, query, window in zip(*map(Tensor.tolist, fields_of(placed)), strict=True)}
+    assert found == answering | near
+    assert head.losses(prediction, target)["span"].shape == (sum(layer == layers - 1 for layer, _, _ in found),)
+
+
+def fields_of(matches: WindowMatches) -> tuple[Tensor, ...]:
+    return matches.layer, matches.slot, matches.query, matches.window
+
+
+@pytest.mark.parametrize("iou", [0.0, -0.1, 1.5])
+def test_an_iou_that_is_none_is_refused(bench: Any, iou: float) -> None:
+    with pytest.raises(UsageError, match="near_iou"):
+        pointing(bench, near_iou=iou)
 
 
 def test_soft_iou_is_the_iou_where_all_is_sure() -> None:

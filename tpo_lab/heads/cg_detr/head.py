@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_axes, require_finite
+from tpo_lab.heads.cg_detr.glance import likeliest_windows, soft_iou
 from tpo_lab.heads.cg_detr.losses import label_values
 from tpo_lab.heads.cg_detr.matcher import WindowMatches, match_windows
 from tpo_lab.heads.cg_detr.negatives import pair_negatives, same_footage
@@ -23,7 +24,7 @@ from tpo_lab.heads.cg_detr.terms import alignment_terms, attention_terms, salien
 from tpo_lab.heads.sliding import Sliding
 from tpo_lab.heads.windows import pool_windows
 from tpo_lab.precomputed import FeatureFiles
-from tpo_lab.spans import cw_to_sec, frame_cells, sec_to_cw, span_giou, span_iou
+from tpo_lab.spans import cw_to_sec, frame_cells, sec_to_cw, span_giou
 
 OFFICIAL_ROUND_SEC = 1.0
 _log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class CGDETRPrediction:
         footage: pooled features of the frames, without gradient [slot, frame, d_vision].
         scene: the projected inputs.
         glance_logits: the part of `saliency_logits` that `pooled` gave [slot, frame], or None.
+        first_cw: where it makes the proposals start, as `spans_cw` [slot, query, 2], or None: they start where they learned to.
     """
 
     spans_cw: Tensor
@@ -58,6 +60,7 @@ class CGDETRPrediction:
     footage: Tensor
     scene: Scene
     glance_logits: Tensor | None = None
+    first_cw: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class PooledFrames:
         vectors: [slot, frame, d_vision].
         fits: more numbers of each frame [slot, frame, fits].
         glance_logits: of each frame's belonging to the moment at first sight, added to the network's saliency [slot, frame], or None;
-            proposals start from the windows that agree best with them, and count by `trust` as their windows agree with them.
+            proposals start from the likeliest windows by them, and count by `trust` as their windows agree with them.
     """
 
     vectors: Tensor
@@ -141,7 +144,7 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         glance = frames.glance_logits
         first = None
         if glance is not None:
-            first = likeliest_windows(glance.detach().sigmoid(), ends, valid, self.settings.queries, self.settings.nms_iou)
+            first = likeliest_windows(glance.detach(), ends, valid, self.settings.queries, self.settings.nms_iou)
         spans_cw, class_logits = self.network.decoder(reading.memory, scene.frame_position, valid, first)
         if glance is not None and self.trust is not None:
             agreement = soft_iou(cw_to_sec(spans_cw.detach(), 1.0), glance.sigmoid().detach(), ends, valid)
@@ -158,6 +161,7 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
             footage=pooled.detach(),
             scene=scene,
             glance_logits=glance,
+            first_cw=first,
         )
 
     def pooled(self, task_embedding: Tensor, visual: Visual) -> PooledFrames:
@@ -169,10 +173,10 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
     def losses(self, prediction: CGDETRPrediction, target: CGDETRTarget) -> dict[str, Tensor]:
         """All terms, by name; those of the decoder's earlier layers end in "_layer1", "_layer2", ...
 
-        "span" and "giou" per match, "label" per proposal; "saliency_margin", "saliency_rank", "saliency_negative" per slot, the same
-        and "attention_match" (per frame) for the attention; "align_sentence", "align_dummies" per slot, "align_frames" per frame;
-        "distill" per frame of a moment; "orthogonal_dummies" per slot, "orthogonal_prototypes" once. What cannot be had has no value:
-        negative terms where all slots look at the same footage, alignment where nothing happens.
+        "span" and "giou" per pair of `placed`, "label" per proposal; "saliency_margin", "saliency_rank", "saliency_negative" per slot,
+        the same and "attention_match" (per frame) for the attention; "align_sentence", "align_dummies" per slot, "align_frames" per
+        frame; "distill" per frame of a moment; "orthogonal_dummies" per slot, "orthogonal_prototypes" once. What cannot be had has no
+        value: negative terms where all slots look at the same footage, alignment where nothing happens.
         """
         require_axes("target.window_valid", target.validate().window_valid, slot=len(prediction.frame_valid), window=None)
         inside = target.inside(prediction.cells_sec, prediction.frame_valid)
@@ -260,17 +264,22 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
             weight_label=self.settings.weight_label,
         )
 
+    def placed(self, prediction: CGDETRPrediction, target: CGDETRTarget, matches: WindowMatches) -> WindowMatches:
+        """Which proposal learns the place of which annotated window: here those that answer for one, the `matches`."""
+        return matches
+
     def _window_terms(self, prediction: CGDETRPrediction, target: CGDETRTarget) -> dict[str, Tensor]:
-        found, known = self.match(prediction, target), target.windows_known()
-        wanted = sec_to_cw(target.windows_sec, prediction.duration_sec[:, None])[found.slot, found.window]
-        spans = prediction.spans_cw[found.layer, found.slot, found.query]
-        foreground = torch.zeros(prediction.class_logits.shape[:-1], dtype=torch.bool, device=spans.device)
-        foreground[found.layer, found.slot, found.query] = True
+        matches, known = self.match(prediction, target), target.windows_known()
+        foreground = torch.zeros(prediction.class_logits.shape[:-1], dtype=torch.bool, device=prediction.class_logits.device)
+        foreground[matches.layer, matches.slot, matches.query] = True
+        placed = self.placed(prediction, target, matches)
+        wanted = sec_to_cw(target.windows_sec, prediction.duration_sec[:, None])[placed.slot, placed.window]
+        spans = prediction.spans_cw[placed.layer, placed.slot, placed.query]
         distance = (spans - wanted).abs().mean(-1)
         overlap = span_giou(cw_to_sec(spans, 1.0), cw_to_sec(wanted, 1.0))
         terms = {}
         for layer, name in enumerate(self._layer_names()):
-            here = found.layer == layer
+            here = placed.layer == layer
             logits, flags = prediction.class_logits[layer][known], foreground[layer][known]
             terms["span" + name], terms["giou" + name] = distance[here], 1 - overlap[here]
             terms["label" + name] = label_values(logits, flags, self.settings.background_weight)
@@ -292,57 +301,3 @@ def append(words: Tensor, valid: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
     here = functional.one_hot(place, valid.shape[1] + 1).bool()
     longer = functional.pad(words, (0, 0, 0, 1))
     return torch.where(here[..., None], last[:, None], longer), functional.pad(valid, (0, 1)) | here
-
-
-def likeliest_windows(probability: Tensor, cells: Tensor, valid: Tensor, count: int, nms_iou: float) -> Tensor:
-    """The windows (centre, width) in [0,1] of the clip, from the start of one frame to the end of another, that agree best with frames that
-    belong to the moment with these probabilities, by `soft_iou`: [slot, count, 2], best first.
-
-    Args:
-        probability: in [0,1] [slot, frame].
-        cells: (start, end) of each frame in [0,1] of the clip [slot, frame, 2], in order.
-        valid: which frames exist, the first ones [slot, frame]; one at least.
-        count: how many windows; where a clip has fewer that differ, the last ones are the best once more.
-        nms_iou: a window is left out if its IoU with a better one is above this.
-    """
-    length = (cells[..., 1] - cells[..., 0]) * valid
-    (_, length_within), (chance, chance_within) = (_sums_within(each) for each in (length, length * probability))
-    agreement = chance_within / (length_within + chance[:, None, None] - chance_within).clamp(min=1e-9)
-    place = torch.arange(valid.shape[1], device=valid.device)
-    possible = valid[:, None] & valid[..., None] & (place[:, None] <= place)
-    left = agreement.masked_fill(~possible, -1).flatten(1)
-    frames, rows = len(place), torch.arange(len(cells), device=cells.device)
-    windows = torch.stack([cells[..., 0].repeat_interleave(frames, 1), cells[..., 1].repeat(1, frames)], -1)
-    best, found = left.argmax(-1), []
-    for _ in range(count):
-        highest, chosen = left.max(-1)
-        found.append(windows[rows, torch.where(highest < 0, best, chosen)])
-        doubles = span_iou(windows, found[-1][:, None]) > nms_iou
-        left = left.masked_fill(doubles, -1).index_put((rows, chosen), left.new_tensor(-1.0))
-    return sec_to_cw(torch.stack(found, 1), 1.0)
-
-
-def _sums_within(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of each row [row, n], and the sums from its i-th to its j-th value [row, i, j]."""
-    sums = functional.pad(values.cumsum(-1), (1, 0))
-    return sums[:, -1], sums[:, None, 1:] - sums[:, :-1, None]
-
-
-def soft_iou(windows: Tensor, probability: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
-    """How well windows [..., slot, window, 2] agree with frames that belong to the moment with these probabilities: [..., slot, window].
-
-    The sum over frames of how much the window covers them times their probability, through the sum of the probability that either holds;
-    frames count by their length. Where probabilities are 0 and 1 and windows end with frames, this is their IoU.
-
-    Args:
-        windows: (start, end) in [0,1] of the clip.
-        probability: in [0,1] [slot, frame].
-        cells: (start, end) of each frame in [0,1] of the clip [slot, frame, 2].
-        valid: which frames exist [slot, frame].
-    """
-    length = (cells[..., 1] - cells[..., 0]) * valid
-    common = torch.minimum(windows[..., None, 1], cells[:, None, :, 1]) - torch.maximum(windows[..., None, 0], cells[:, None, :, 0])
-    covered = (common.clamp(min=0) / (cells[..., 1] - cells[..., 0]).clamp(min=1e-9)[:, None]).clamp(max=1)
-    both, share = covered * probability[:, None], length[:, None]
-    either = covered + probability[:, None] - both
-    return (both * share).sum(-1) / (either * share).sum(-1).clamp(min=1e-9)

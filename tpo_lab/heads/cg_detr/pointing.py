@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import HeadSettings, Visual
 from tpo_lab.heads.cg_detr.head import CGDETRHead, CGDETRPrediction, PooledFrames
+from tpo_lab.heads.cg_detr.matcher import WindowMatches
 from tpo_lab.heads.cg_detr.settings import CGDETRSettings
 from tpo_lab.heads.cg_detr.targets import CGDETRTarget
 from tpo_lab.heads.region_dense import cell_of_patch, patch_middles
 from tpo_lab.losses import BinaryCrossEntropy
+from tpo_lab.spans import cw_to_sec, span_iou
 
 SIGNS = 16
 """Numbers per frame by which `PointingCGDETRHead` sees that something goes on; `signs_of` lists them."""
@@ -33,9 +36,17 @@ class PointingCGDETRSettings(CGDETRSettings):
 
     Attributes:
         weight_glance: of the first guess which frames belong to the moment.
+        near_iou: a proposal that starts with at least this IoU with an annotated window learns the window's place; so does, as in CG-DETR,
+            the one that answers for it.
     """
 
     weight_glance: float = 10.0
+    near_iou: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.near_iou <= 1:
+            raise UsageError("near_iou", expected="an IoU above 0, at most 1", got=self.near_iou)
 
 
 class PointingCGDETRHead(CGDETRHead):
@@ -47,12 +58,13 @@ class PointingCGDETRHead(CGDETRHead):
     one that has turned red looks other than before, one that has stopped stays where it is.
 
     One of the numbers is a first guess whether the frame belongs to the moment, the glance; it learns from a term of its own. The
-    network's saliency is added to it, the proposals start from the windows that agree best with it, and a proposal is worth the more the
-    better its window agrees with it.
+    network's saliency is added to it, the proposals start from the likeliest windows by it, and a proposal is worth the more the better its
+    window agrees with it.
 
     Source: `CGDETRHead`; the pointing is that of `tpo_lab.heads.region_dense`.
     Differs in: looks at patches. Features of whole clips, as CG-DETR has them, suit footage that shows one thing at a time; of a scene
-    with five things the mean says what happens to none of them.
+    with five things the mean says what happens to none of them. And all proposals that start near a moment learn its place, not only the
+    one that answers for it: with that one alone, refinement drew the good starts away from the moments.
     """
 
     variant: ClassVar[str] = "cg-detr-pointing"
@@ -93,6 +105,20 @@ class PointingCGDETRHead(CGDETRHead):
         assert glance is not None
         inside = target.inside(prediction.cells_sec, prediction.frame_valid).to(glance.dtype)
         return {**super().losses(prediction, target), "glance": BinaryCrossEntropy()(glance, inside, prediction.frame_valid)}
+
+    def placed(self, prediction: CGDETRPrediction, target: CGDETRTarget, matches: WindowMatches) -> WindowMatches:
+        """The matches, and every proposal that starts near an annotated window, with the one that it starts nearest to."""
+        first = prediction.first_cw
+        assert first is not None
+        window = torch.full(prediction.class_logits.shape[:-1], -1, device=first.device)
+        window[matches.layer, matches.slot, matches.query] = matches.window
+        if target.window_valid.shape[1]:
+            truth = target.windows_sec / prediction.duration_sec[:, None, None]
+            overlap = span_iou(cw_to_sec(first, 1.0)[:, :, None], truth[:, None]).masked_fill(~target.window_valid[:, None], -1)
+            highest, nearest = overlap.max(-1)
+            window = torch.where(highest >= self.settings.near_iou, nearest, window)
+        layer, slot, query = (window >= 0).nonzero(as_tuple=True)
+        return WindowMatches(layer, slot, query, window[layer, slot, query])
 
     def weights(self) -> Mapping[str, float]:
         """The weights of `CGDETRHead`, and that of "glance"."""
