@@ -288,6 +288,7 @@ class Answerer:
             gathered["query_features"] = states.query.expand(len(embeddings), *states.query.shape)
             gathered["query_valid"] = torch.ones(gathered["query_features"].shape[:2], dtype=torch.bool, device=embeddings.device)
         clip = row.clip_of(head_name)
+        gathered["clip"] = torch.zeros_like(answer, device=embeddings.device)
         visual = clip_visual([clip] * len(embeddings), answer, embeddings.device, **gathered)
         sliding = head.sliding if self.sliding is None or head_name != "temporal" else self.sliding
         return slide(head, embeddings, visual, clip, sliding)

@@ -208,7 +208,7 @@ def _add_slots(slots: dict[str, _Slots], encoded: Encoded, sample: Sample, row: 
         found = slots.setdefault(slot.head, _Slots())
         if slot.head not in counts:
             found.clips.append(row.clip_of(slot.head))
-            found.annotations.append(_annotation(sample, slot.head))
+            found.annotations.append(_annotation(sample, slot.marker))
             found.counts.append(0)
         counts[slot.head] = counts.get(slot.head, 0) + 1
         found.counts[-1] += 1
@@ -218,9 +218,9 @@ def _add_slots(slots: dict[str, _Slots], encoded: Encoded, sample: Sample, row: 
         found.question.append((offset + slot.question[0], offset + slot.question[1]))
 
 
-def _annotation(sample: Sample, head: str) -> Any:
-    """A head's annotation in plain JSON types."""
-    value: Any = dict(sample.targets).get(head)
+def _annotation(sample: Sample, marker: str) -> Any:
+    """The annotation for a marker, in plain JSON types."""
+    value: Any = dict(sample.targets).get(marker)
     if isinstance(value, tuple):
         return [item.model_dump(mode="json") if hasattr(item, "model_dump") else item for item in value]
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

@@ -52,6 +52,20 @@ def clamp_xyxy(boxes_xyxy: Tensor, size_wh: Tensor) -> Tensor:
     return torch.minimum(_require_boxes("boxes_xyxy", boxes_xyxy).clamp(min=0), limit)
 
 
+def mask_boxes(masks: Tensor) -> Tensor:
+    """Tight boxes xyxy in pixels of masks, bool [mask, y, x], edges exclusive on the right and below: [mask, 4]; zeros for an empty mask.
+
+    Differs in: the released code takes the outer contour, which makes boxes a pixel larger on every side, and -1 for an empty mask.
+    """
+    edges = []
+    for axis in (1, 2):
+        line = masks.any(axis).int()
+        edges.append((line.argmax(1), line.shape[1] - line.flip(1).argmax(1)))
+    (left, right), (top, bottom) = edges
+    boxes = torch.stack([left, top, right, bottom], -1).float()
+    return torch.where(masks.flatten(1).any(1)[:, None], boxes, 0.0)
+
+
 def box_area(boxes_xyxy: Tensor) -> Tensor:
     """Area [...] of boxes [..., 4]; an inverted box is empty (0), never a negative or a doubly negated area."""
     x0, y0, x1, y1 = _require_boxes("boxes_xyxy", boxes_xyxy).unbind(-1)

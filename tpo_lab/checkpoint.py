@@ -26,13 +26,12 @@ _KEYS = ("backbone", "num_frames", "heads", "lora", "trained_backbone_parts", "h
 
 
 def changed_parts(model: TPOModel) -> dict[str, Tensor]:
-    """What a checkpoint must hold: everything but backbone weights that no stage has trained; the heads' buffers as well."""
-    trained = tuple(model.trained_backbone_parts)
-    always = ("tokens.", "prompts.", "heads.", "llm.lora.")
-    parts: dict[str, Tensor] = {n: p for n, p in model.named_parts().items() if n.startswith(always) or (trained and n.startswith(trained))}
+    """What a checkpoint must hold: everything but weights of pretrained models that no stage has trained; the heads' buffers as well."""
+    untrained = tuple(part for part in model.given_parts if part not in model.trained_backbone_parts)
+    parts: dict[str, Tensor] = {name: p for name, p in model.named_parts().items() if not name.startswith(untrained)}
     for prefix, module in (("prompts", model.prompts), ("heads", model.heads)):
-        kept = module.state_dict(keep_vars=True)
-        parts.update({f"{prefix}.{name}": value for name, value in kept.items() if not isinstance(value, nn.Parameter)})
+        kept = {f"{prefix}.{name}": value for name, value in module.state_dict(keep_vars=True).items()}
+        parts.update({n: value for n, value in kept.items() if not isinstance(value, nn.Parameter) and not n.startswith(untrained)})
     return parts
 
 
@@ -204,8 +203,9 @@ def audit(folder: Path | str) -> dict[str, Any]:
 def _base_fingerprints(config: Mapping[str, Any]) -> dict[str, int]:
     from tpo_lab.backbones import load_backbone
 
-    parts = TPOModel(load_backbone(config["backbone"], num_frames=config["num_frames"])).named_parts()
-    return {name: fingerprint(value) for name, value in parts.items() if name.startswith(("vision.", "connector.", "llm.base."))}
+    backbone = load_backbone(config["backbone"], num_frames=config["num_frames"])
+    model = TPOModel(backbone, [build_head(spec, backbone.hidden_size) for spec in config["heads"]])
+    return {name: fingerprint(value) for name, value in _everything(model).items() if name.startswith(model.given_parts)}
 
 
 def _unwrapped(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tpo_lab.backbones.base import ChatFormat
 from tpo_lab.errors import UsageError
+from tpo_lab.sample.rules import ANSWERED_BY
 from tpo_lab.tokens import TokenIds
 
 _MARKER = re.compile(r"<([a-z][a-z0-9_-]*)>")
@@ -33,11 +34,13 @@ class Slot:
     Attributes:
         token: its place in the conversation.
         head: the head that reads it.
+        marker: what stands there in the text; mostly the head's name.
         question: first and last (exclusive) token of the user's text that it answers.
     """
 
     token: int
     head: str
+    marker: str
     question: tuple[int, int]
 
 
@@ -119,14 +122,15 @@ class ConversationEncoder:
                     lead = self.chat.before_reply if place == 0 else ""
                     encoded.add(self._encode(lead + piece.rstrip()), Kind.TEXT)
                 continue
-            if piece not in self.ids.route:
+            head = piece if piece in self.ids.route else ANSWERED_BY.get(piece, piece)
+            if head not in self.ids.route:
                 have = ", ".join(self.ids.route) or "none"
                 raise UsageError(
                     "conversation", expected=f"a head of this model ({have})", got=f"<{piece}>", hint="Build the model with it."
                 )
-            encoded.add([self.ids.route[piece]], Kind.ROUTE)
-            encoded.slots.append(Slot(len(encoded.ids), piece, encoded.question))
-            encoded.add([self.ids.slot[piece]], Kind.SLOT)
+            encoded.add([self.ids.route[head]], Kind.ROUTE)
+            encoded.slots.append(Slot(len(encoded.ids), head, piece, encoded.question))
+            encoded.add([self.ids.slot[head]], Kind.SLOT)
         encoded.add([self.end_id], Kind.TEXT)
 
     def _refuse_special(self, text: str) -> None:

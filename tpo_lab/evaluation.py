@@ -18,7 +18,7 @@ from tpo_lab.media import Frames
 from tpo_lab.model import Forward, TPOModel
 from tpo_lab.record_scores import score
 from tpo_lab.records import Record
-from tpo_lab.sample import Sample, markers
+from tpo_lab.sample import Sample, heads_asked
 
 CAPTION_KINDS = frozenset({"caption"})
 """Kinds of conversation whose answers are no short exact match."""
@@ -170,7 +170,7 @@ def _record(sample: Sample, answer: Answer, forced: dict[str, Any]) -> Record:
         question=next(turn.text for turn in reversed(sample.conversation) if turn.role == "user"),
         expected_text=expected_text,
         text=answer.text,
-        expected=tuple(markers(expected_text)),
+        expected=tuple(heads_asked(expected_text)),
         emitted=answer.routes,
         routed=answer.structured,
         forced=forced,

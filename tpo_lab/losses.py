@@ -102,3 +102,36 @@ def _aligned(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         raise UsageError("target", expected=f"the shape of the prediction {tuple(predicted.shape)}", got=tuple(target.shape))
     dtype = torch.promote_types(predicted.dtype, torch.float32)
     return predicted.to(dtype), target.to(dtype)
+
+
+def mask_bce_values(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the pixels of each mask: logits and truth in [0,1] [..., h, w] -> values [...]."""
+    logits, truth = _aligned(logits, truth)
+    return functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((-1, -2))
+
+
+def focal_values(logits: Tensor, truth: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Mean focal loss over the pixels of each mask: logits and truth in [0,1] [..., h, w] -> values [...].
+
+    Per pixel alpha_t (1 - p_t)^gamma times the cross-entropy, with p_t the probability of what is true and alpha_t = alpha inside the mask,
+    1 - alpha outside.
+
+    Source: focal loss (arXiv 1708.02002), with the settings of SAM2.
+    """
+    logits, truth = _aligned(logits, truth)
+    surprise = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    prob = logits.sigmoid()
+    wrong = prob * (1 - truth) + (1 - prob) * truth
+    balance = alpha * truth + (1 - alpha) * (1 - truth)
+    return (balance * wrong**gamma * surprise).mean((-1, -2))
+
+
+def dice_values(logits: Tensor, truth: Tensor) -> Tensor:
+    """1 - (2 sum(p t) + 1) / (sum p + sum t + 1) of each mask: logits and truth in [0,1] [..., h, w] -> values [...] in [0,1].
+
+    Source: Dice loss (V-Net, arXiv 1606.04797), smoothed by 1 as in LISA and SAM2.
+    """
+    logits, truth = _aligned(logits, truth)
+    prob = logits.sigmoid()
+    both, sums = (prob * truth).sum((-1, -2)), prob.sum((-1, -2)) + truth.sum((-1, -2))
+    return 1 - (2 * both + 1) / (sums + 1)

@@ -17,7 +17,7 @@ from tpo_lab.datasets.world.scene import WORLD
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.precomputed import ClipFeatures, FeatureFiles
-from tpo_lab.sample import Media, Sample, markers
+from tpo_lab.sample import Media, Sample, heads_asked
 
 if TYPE_CHECKING:
     from tpo_lab.backbones.base import Backbone
@@ -118,7 +118,7 @@ def _wanted(head: str, files: FeatureFiles, group: Iterable[Sample]) -> bool:
         if sample.conversation[-1].role == "user":
             if files.complete(sample):
                 return True
-        elif any(head in markers(turn.text) for turn in sample.conversation if turn.role == "assistant"):
+        elif any(head in heads_asked(turn.text) for turn in sample.conversation if turn.role == "assistant"):
             return True
     return False
 

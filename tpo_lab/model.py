@@ -19,7 +19,7 @@ from tpo_lab.heads.base import ClipInfo
 from tpo_lab.objective import LossReport, combine, word_losses
 from tpo_lab.precomputed import FeatureFiles
 from tpo_lab.prompts import BoxPromptEncoder
-from tpo_lab.sample import Sample, markers
+from tpo_lab.sample import ANSWERED_BY, Sample, heads_asked
 from tpo_lab.stages import Lora
 from tpo_lab.tokens import TokenTable, add_tokens
 
@@ -120,6 +120,12 @@ class TPOModel(nn.Module):
             named.update({f"{prefix}.{name}": parameter for name, parameter in module.named_parameters()})
         return named
 
+    @property
+    def given_parts(self) -> tuple[str, ...]:
+        """How the names of parameters begin that came from pretrained models: the backbone's, and those that heads took."""
+        heads = (f"heads.{name}.{prefix}" for name in self.heads for prefix in self.head(name).given)
+        return ("vision.", "connector.", "llm.base.", *heads)
+
     def encode_video(self, rows: Sequence[Row]) -> list[VideoFeatures]:
         """Vision features of each row, clips with equally many frames encoded together."""
         found: dict[int, VideoFeatures] = {}
@@ -182,7 +188,7 @@ class TPOModel(nn.Module):
             for answer, annotation in enumerate(slots.annotations):
                 if annotation is None:
                     row = batch.rows[int(slots.row[slots.answer == answer][0])]
-                    asked = ", ".join(sample.id for sample in row.samples if _asks(sample, name) and name not in sample.targets.names)
+                    asked = ", ".join(sample.id for sample in row.samples if _asks(sample, name) and not _has_target(sample, name))
                     raise UsageError(f"sample {asked}: targets.{name}", expected=f"an annotation for the marker <{name}>", got=None)
             items = [head.encode_target(annotation, clip) for annotation, clip in zip(slots.annotations, slots.clips, strict=True)]
             found[name] = head.collate_targets(items, slots.slots_per_answer, self.backbone.device)
@@ -212,7 +218,7 @@ class TPOModel(nn.Module):
             gathered["query_features"] = _stack_padded(spans)
             gathered["query_valid"] = _stack_padded([torch.ones(len(span), dtype=torch.bool, device=hidden.device) for span in spans])
         clips = [slots.clips[answer] for answer in slots.answer.tolist()]
-        return clip_visual(clips, slots.answer, hidden.device, **gathered)
+        return clip_visual(clips, slots.answer, hidden.device, clip=place, **gathered)
 
     def frame_states(self, hidden: Tensor, num_frames: int) -> Tensor:
         """The language model's states at the visual tokens of one row's clip: [token, d] to [frame, cell, d]."""
@@ -239,7 +245,11 @@ class TPOModel(nn.Module):
 
 
 def _asks(sample: Sample, head: str) -> bool:
-    return any(head in markers(turn.text) for turn in sample.conversation if turn.role == "assistant")
+    return any(head in heads_asked(turn.text) for turn in sample.conversation if turn.role == "assistant")
+
+
+def _has_target(sample: Sample, head: str) -> bool:
+    return any(ANSWERED_BY.get(name, name) == head for name in sample.targets.names)
 
 
 def features_for(head: Head[Any, Any], row: Row, video: VideoFeatures) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from tpo_lab.boxes import box_iou, is_inverted
 from tpo_lab.errors import UsageError
 from tpo_lab.heads import ClipInfo, DenseRegionHead, DenseRegionSettings, Visual, build_head
-from tpo_lab.heads.region_dense import cell_of_patch, patch_coverage
+from tpo_lab.heads.patches import cell_of_patch, patch_coverage
 
 CLIP = ClipInfo(80, 40, 3.0, (0.5, 1.5, 2.5))
 

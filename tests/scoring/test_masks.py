@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tpo_lab.errors import UsageError
+from tpo_lab.rle import decode_rle
 from tpo_lab.scoring import Report, Request, davis, score
 from tpo_lab.scoring.masks import read_labels
-from tpo_lab.scoring.rle import decode_rle
 
 SIZE = (30, 50)
 

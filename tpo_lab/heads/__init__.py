@@ -11,6 +11,7 @@ from torch import nn
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual
 from tpo_lab.heads.cg_detr import CGDETRHead, CGDETRSettings, PointingCGDETRHead
+from tpo_lab.heads.mask import MaskHead, MaskSettings, PointingMaskHead, PointingMaskSettings
 from tpo_lab.heads.region import RegionHead, RegionSettings
 from tpo_lab.heads.region_dense import DenseRegionHead, DenseRegionSettings
 from tpo_lab.heads.temporal import SimpleTemporalHead, SimpleTemporalSettings
@@ -24,6 +25,10 @@ __all__ = [
     "DenseRegionSettings",
     "Head",
     "HeadSettings",
+    "MaskHead",
+    "MaskSettings",
+    "PointingMaskHead",
+    "PointingMaskSettings",
     "RegionHead",
     "RegionSettings",
     "SimpleTemporalHead",
@@ -39,6 +44,7 @@ HeadClass = TypeVar("HeadClass", bound=type[Head[Any, Any]])
 HEADS: dict[str, dict[str, type[Head[Any, Any]]]] = {
     "region": {"mlp": RegionHead, "dense": DenseRegionHead},
     "temporal": {"simple": SimpleTemporalHead, "cg-detr": CGDETRHead, "cg-detr-pointing": PointingCGDETRHead},
+    "mask": {"sam2": MaskHead, "sam2-pointing": PointingMaskHead},
 }
 """Name of the head -> variant -> class. The first variant of a name is its default."""
 

@@ -58,6 +58,7 @@ class Visual:
             row-major order, or None. They know the frames before, not the question.
         query_features: embedded words of the question [slot, token, d], or None.
         query_valid: which of those exist [slot, token], or None.
+        clip: LongTensor [slot]; slots about the same clip share a number, so that what is expensive is done once. None: not known.
     """
 
     times_sec: Tensor
@@ -70,6 +71,7 @@ class Visual:
     frame_states: Tensor | None = None
     query_features: Tensor | None = None
     query_valid: Tensor | None = None
+    clip: Tensor | None = None
 
     def validate(self, needs: frozenset[str] = frozenset()) -> Visual:
         """Return itself, or raise a `UsageError` that names the field whose axes or type do not fit, or that `needs` misses."""
@@ -78,6 +80,8 @@ class Visual:
         require_axes("visual.duration_sec", self.duration_sec, slot=slot)
         require_axes("visual.size_wh", self.size_wh, slot=slot, wh=2)
         require_axes("visual.answer", self.answer, slot=slot)
+        if self.clip is not None:
+            require_axes("visual.clip", self.clip, slot=slot)
         for argument, mask in (("frame_valid", self.frame_valid), ("query_valid", self.query_valid)):
             if mask is not None and mask.dtype != torch.bool:
                 raise UsageError(f"visual.{argument}", expected="torch.bool, True = valid", got=mask.dtype)
@@ -146,6 +150,9 @@ class Head(nn.Module, ABC, Generic[PredictionT, TargetT]):
     """The marker in the text and the key in a sample's targets."""
     variant: ClassVar[str] = "default"
     """The key among the heads of this name."""
+    given: ClassVar[tuple[str, ...]] = ()
+    """How the names of parameters begin that the head takes from a pretrained model, which its settings name. A checkpoint holds them only
+    where a stage has trained them."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """What `Visual` must hold beside times and sizes: a subset of frames, frame_features, frame_states, query."""
     Settings: ClassVar[type[HeadSettings]] = HeadSettings

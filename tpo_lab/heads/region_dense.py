@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tpo_lab.boxes import cxcywh_to_xyxy
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo, HeadSettings, Visual
-from tpo_lab.heads.region import RegionHead, RegionPrediction, RegionSettings, RegionTarget, two_layers
+from tpo_lab.heads.patches import Pointing, patch_coverage
+from tpo_lab.heads.region import RegionHead, RegionPrediction, RegionSettings, RegionTarget
 from tpo_lab.losses import SoftCrossEntropy
-
-HARMONICS = 8
-"""Cosines of the time in the clip by which the task embedding says which moment it means."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class DenseRegionTarget(RegionTarget):
     time_sec: Tensor
 
 
-class DenseRegionHead(RegionHead):
+class DenseRegionHead(Pointing, RegionHead):
     """The task embedding points at a patch, and a two-layer MLP of that patch and of the task embedding says how the box lies around it.
 
     Pointing is a softmax over the patches of all frames. A patch's logit is a sum of three products with projections of the task
@@ -87,13 +84,8 @@ class DenseRegionHead(RegionHead):
 
     def __init__(self, embed_dim: int, settings: DenseRegionSettings | None = None) -> None:
         super().__init__(embed_dim, settings)
-        vision_dim = self.settings.vision_dim
-        self.where = nn.Linear(embed_dim, vision_dim)
-        self.what = nn.Linear(embed_dim, embed_dim)
-        self.when = nn.Linear(embed_dim, HARMONICS)
-        hidden_dim = vision_dim if self.settings.hidden_dim is None else self.settings.hidden_dim
-        self.mlp = two_layers(vision_dim, hidden_dim)
-        self.asked = nn.Linear(embed_dim, hidden_dim, bias=False)
+        chosen = self.settings
+        self.add_pointing(embed_dim, chosen.vision_dim, chosen.hidden_dim, corners=chosen.parametrisation == "corners")
 
     def predict(self, task_embedding: Tensor, visual: Visual) -> DenseRegionPrediction:
         """Point at a patch, and read a box there, normalised by the frame's size."""
@@ -105,31 +97,6 @@ class DenseRegionHead(RegionHead):
         slot = torch.arange(len(best), device=best.device)
         boxes = self.patch_boxes(task_embedding, features[slot, best // patches])[slot, best % patches]
         return DenseRegionPrediction(boxes, logits, visual.times_sec, features, task_embedding)
-
-    def point(self, task_embedding: Tensor, features: Tensor, visual: Visual) -> Tensor:
-        """Logits [slot, frame, patch]: by the patch's features [slot, frame, patch, d_vision], by its cell's state, by its frame's time."""
-        assert visual.frame_states is not None
-        where: Tensor = torch.einsum("sd,sfpd->sfp", self.where(task_embedding), features) / features.shape[-1] ** 0.5
-        moment = visual.times_sec / visual.duration_sec[:, None].clamp_min(1e-6)
-        waves = torch.cos(torch.pi * moment[..., None] * torch.arange(1, HARMONICS + 1, device=moment.device))
-        when = torch.einsum("sh,sfh->sf", self.when(task_embedding), waves)
-        states = visual.frame_states.float()
-        what: Tensor = torch.einsum("sd,sfcd->sfc", self.what(task_embedding), states) / states.shape[-1] ** 0.5
-        what = what[..., cell_of_patch(what.shape[-1], where.shape[-1], what.device)]
-        return (where + what + when[..., None]).masked_fill(~visual.frame_valid[..., None], float("-inf"))
-
-    def patch_boxes(self, task_embedding: Tensor, features: Tensor) -> Tensor:
-        """The box around each patch of one frame [slot, patch, 4], xyxy in [0,1], from the patches' features [slot, patch, d_vision].
-
-        Under "corners" the MLP gives how far the corners lie from the middle of the patch; under "centre" the same in logits of the
-        centre, and the logits of width and height.
-        """
-        first, relu, second = self.mlp
-        output: Tensor = second(relu(first(features) + self.asked(task_embedding)[:, None]))
-        middle = patch_middles(features.shape[1], features.device)
-        if self.settings.parametrisation == "corners":
-            return torch.cat([middle, middle], -1) + output
-        return cxcywh_to_xyxy((torch.cat([middle.logit(), torch.zeros_like(middle)], -1) + output).sigmoid())
 
     def losses(self, prediction: RegionPrediction, target: RegionTarget) -> dict[str, Tensor]:
         """The terms of `RegionHead` and "patches", per match."""
@@ -166,30 +133,3 @@ class DenseRegionHead(RegionHead):
         boxes = super().collate_targets([item[:, :4] for item in items], slots_per_answer, device)
         times = torch.cat([torch.zeros(0), *(item[:, 4] for item in items)]).to(device)
         return DenseRegionTarget(boxes.boxes_xyxy, boxes.box_answer, boxes.slot_answer, times)
-
-
-def patch_middles(patches: int, device: torch.device) -> Tensor:
-    """Middles (x, y) in [0,1] of the patches of a square grid, row-major [patch, 2]."""
-    side = round(patches**0.5)
-    middle = (torch.arange(side, device=device) + 0.5) / side
-    return torch.stack([middle.repeat(side), middle.repeat_interleave(side)], -1)
-
-
-def cell_of_patch(cells: int, patches: int, device: torch.device) -> Tensor:
-    """The cell of a coarser square grid that holds each patch, both row-major: LongTensor [patch]."""
-    coarse, fine = round(cells**0.5), round(patches**0.5)
-    line = torch.arange(fine, device=device) * coarse // fine
-    grid: Tensor = line[:, None] * coarse + line
-    return grid.flatten()
-
-
-def patch_coverage(boxes_xyxy: Tensor, side: int) -> Tensor:
-    """Share of each patch of a side x side grid that each box covers; boxes [box, 4] in [0,1] to [box, patch], row-major."""
-    edges = torch.arange(side + 1, device=boxes_xyxy.device) / side
-
-    def overlap(low: Tensor, high: Tensor) -> Tensor:
-        inside = torch.minimum(edges[1:], high[:, None]) - torch.maximum(edges[:-1], low[:, None])
-        return inside.clamp_min(0) * side
-
-    across, down = overlap(boxes_xyxy[:, 0], boxes_xyxy[:, 2]), overlap(boxes_xyxy[:, 1], boxes_xyxy[:, 3])
-    return (down[:, :, None] * across[:, None, :]).flatten(1)

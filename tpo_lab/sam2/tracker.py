@@ -150,27 +150,23 @@ class Tracker:
     Objects are a batch: each has features, prompt and memories as a row, so that several cost little more than one. The image encoder
     runs once per frame.
 
-    While the SAM2 model is in evaluation mode, what comes out is what the published predictor gives. In training mode nothing
-    stands in the gradient's way: masks and pointers are not replaced where the object score says that nothing is there, remembered
-    masks are soft on prompted frames too, memories keep their precision, and a single mask is never exchanged for a "more stable" one.
+    What comes out is what the published predictor gives, unless the tracker is `soft`, for training. Then nothing stands in the gradient's
+    way: masks and pointers are not replaced where the object score says that nothing is there, remembered masks are soft on prompted
+    frames too, memories keep their precision, and a single mask is never exchanged for a "more stable" one.
 
     Source: SAM2 (arXiv 2408.00714), as `transformers.Sam2VideoModel` has its parts.
     Differs in, beside that: objects are a batch (published: one after the other).
 
     Args:
-        sam: the model; its parts are used, its inference session is not.
+        sam: the model; its parts are used, its inference session is not. Whether it is in training mode decides on its dropout alone.
+        soft: see above.
     """
 
-    def __init__(self, sam: Sam2VideoModel) -> None:
-        self.sam = sam
+    def __init__(self, sam: Sam2VideoModel, *, soft: bool = False) -> None:
+        self.sam, self.soft = sam, soft
         self.config = sam.config
-        self.image_size = int(sam.config.image_size)
+        self.image_size = int(sam.prompt_encoder.input_image_size)  # type: ignore[arg-type]  # square ones only
         self.grid = int(sam.backbone_feature_sizes[-1][0])
-
-    @property
-    def exact(self) -> bool:
-        """Whether masks are made and remembered as published, gates and all."""
-        return not self.sam.training
 
     def encode(self, frames: Tensor) -> FrameFeatures:
         """The features of frames, uint8 [frame, 3, h, w] of any size; they are resized to the square that the model sees."""
@@ -178,7 +174,7 @@ class Tracker:
         pixels = self.prepare(frames).to(self.sam.no_memory_embedding.dtype)
         seen = self.sam.get_image_features(pixels, return_dict=True).fpn_hidden_states
         sizes = self.sam.backbone_feature_sizes
-        return FrameFeatures(*(level.permute(1, 2, 0).unflatten(-1, tuple(size)) for level, size in zip(seen, sizes, strict=True)))
+        return FrameFeatures(*(level.permute(1, 2, 0).reshape(len(frames), -1, *size) for level, size in zip(seen, sizes, strict=True)))
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Resize uint8 frames [frame, 3, h, w] to the model's square and normalise them as ImageNet's."""
@@ -201,7 +197,7 @@ class Tracker:
         """Boxes xyxy in pixels of the model's square [object, 4], as two points each."""
         require_axes("boxes", boxes, object=None, xyxy=4)
         corners = torch.tensor([TOP_LEFT, BOTTOM_RIGHT], device=boxes.device)
-        return self.prompt_points(boxes.unflatten(-1, (2, 2)), corners.expand(len(boxes), 2))
+        return self.prompt_points(boxes.reshape(-1, 2, 2), corners.expand(len(boxes), 2))
 
     def prompt_tokens(self, tokens: Tensor) -> Prompt:
         """Tokens [object, token, c] in place of what the prompt encoder makes of a box."""
@@ -209,7 +205,7 @@ class Tracker:
         return Prompt(tokens, self._no_mask(len(tokens)), torch.full((len(tokens),), 2, device=tokens.device))
 
     def _no_mask(self, objects: int) -> Tensor:
-        return self.sam.prompt_encoder.no_mask_embed.weight[:, :, None, None].expand(objects, -1, self.grid, self.grid)  # type: ignore[no-any-return]
+        return self.sam.prompt_encoder.no_mask_embed.weight[:, :, None, None].expand(objects, -1, self.grid, self.grid)
 
     def _no_prompt(self, objects: int) -> Prompt:
         nothing = self.sam.prompt_encoder.not_a_point_embed.weight
@@ -231,7 +227,7 @@ class Tracker:
             memory_posision_embeddings=places,
             num_object_pointer_tokens=pointers,
         )
-        fused = fused.reshape(objects, self.grid * self.grid, -1).transpose(1, 2).unflatten(-1, (self.grid, self.grid))
+        fused = fused.reshape(objects, self.grid * self.grid, -1).transpose(1, 2).reshape(objects, -1, self.grid, self.grid)
         return self._decode(frame, fused, self._no_prompt(objects), first=False)
 
     def remember(self, frame: FrameFeatures, masks: Masks, *, prompted: bool, present: Tensor | None = None) -> Memory:
@@ -241,22 +237,22 @@ class Tracker:
             frame: one row per object.
             masks: of the frame.
             prompted: whether they came from a prompt; published, their remembered masks are hard.
-            present: whether each object is in the frame [object]; None: as the object score says, or, in training mode, yes.
+            present: whether each object is in the frame [object]; None: as the object score says, or, if soft, yes.
         """
         if present is None:
-            present = masks.object_logit > 0 if self.exact else torch.ones_like(masks.object_logit, dtype=torch.bool)
+            present = torch.ones_like(masks.object_logit, dtype=torch.bool) if self.soft else masks.object_logit > 0
         logits = torch.where(present[:, None, None], masks.logits, ABSENT)[:, None]
         side = 4 * int(self.sam.prompt_encoder.mask_input_size[0])
         large = functional.interpolate(logits, (self.image_size,) * 2, mode="bilinear", align_corners=False)
         if side != self.image_size:
             large = functional.interpolate(large, (side,) * 2, mode="bilinear", align_corners=False, antialias=True)
-        inside = (large > 0).to(large.dtype) if prompted and self.exact else large.sigmoid()
+        inside = (large > 0).to(large.dtype) if prompted and not self.soft else large.sigmoid()
         scaled = inside * self.config.sigmoid_scale_for_mem_enc + self.config.sigmoid_bias_for_mem_enc
         features = self.sam.memory_encoder(frame.coarse, scaled)[0]
         gone = self.sam.occlusion_spatial_embedding_parameter
         if gone is not None:
             features = features + (~present)[:, None, None, None] * gone[..., None, None]
-        if self.exact:
+        if not self.soft:
             features = features.bfloat16().to(features.dtype)
         pointer = torch.where(present[:, None], masks.pointer, self.sam.no_object_pointer)
         return Memory(features, pointer)
@@ -308,7 +304,7 @@ class Tracker:
         width = int(self.sam.mem_dim)
         if pointing:
             stacked = torch.stack([memory.pointer for _, memory in pointing])
-            parts = stacked.unflatten(-1, (-1, width)).transpose(1, 2)
+            parts = stacked.reshape(*stacked.shape[:2], -1, width).transpose(1, 2)
             tokens.append(parts.flatten(0, 1))
             places.append(self._pointer_position([age for age, _ in pointing], bank.pointers, parts.shape[1], stacked))
         return torch.cat(tokens), torch.cat(places), len(tokens[-1]) if pointing else 0
@@ -366,7 +362,7 @@ class Tracker:
     def _one_mask_stays(self) -> Iterator[None]:
         decoder = self.sam.mask_decoder
         before = decoder.dynamic_multimask_via_stability
-        decoder.dynamic_multimask_via_stability = before and self.exact
+        decoder.dynamic_multimask_via_stability = before and not self.soft
         try:
             yield
         finally:

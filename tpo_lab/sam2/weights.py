@@ -169,7 +169,8 @@ def load_official(path: str | Path, *, image_size: int = 1024) -> Sam2VideoModel
     size, version = official_kind(state)
     model = Sam2VideoModel(sam2_config(size, version=version, image_size=image_size))
     load_strictly(model, from_official(state), path)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def load_strictly(model: Sam2VideoModel, state: Mapping[str, Tensor], source: object) -> None:
@@ -204,7 +205,9 @@ def load_sam2(path: str | Path, *, image_size: int | None = None) -> Sam2VideoMo
     config = Sam2VideoConfig.from_pretrained(path)
     if image_size is not None:
         resize(config, image_size)
-    return Sam2VideoModel.from_pretrained(path, config=config).eval()
+    model: Sam2VideoModel = Sam2VideoModel.from_pretrained(path, config=config)
+    model.train(False)
+    return model
 
 
 def resize(config: Any, image_size: int) -> None:

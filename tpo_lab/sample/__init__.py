@@ -1,7 +1,7 @@
 """Samples: one conversation about one video or image, with prompts and head targets; their rules and their JSONL files."""
 
 from tpo_lab.sample.files import iter_samples, read, validate, write
-from tpo_lab.sample.rules import DURATION_SLACK_SEC, Problem, markers, mentions, shorten
+from tpo_lab.sample.rules import ANSWERED_BY, DURATION_SLACK_SEC, Problem, heads_asked, markers, mentions, shorten
 from tpo_lab.sample.schema import (
     SCHEMA,
     Box,
@@ -24,6 +24,7 @@ from tpo_lab.sample.schema import (
 )
 
 __all__ = [
+    "ANSWERED_BY",
     "DURATION_SLACK_SEC",
     "SCHEMA",
     "Box",
@@ -44,6 +45,7 @@ __all__ = [
     "TrackTarget",
     "Turn",
     "Window",
+    "heads_asked",
     "iter_samples",
     "markers",
     "mentions",

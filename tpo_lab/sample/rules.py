@@ -15,6 +15,8 @@ DURATION_SLACK_SEC = 1e-6  # end_sec - start_sec is rounded by floating point
 _MARKER = re.compile(r"<([a-z][a-z0-9_-]*)>")
 _MENTION = re.compile(r"<prompt:([0-9]{1,9})>")
 SHOWN_CHARACTERS = 120
+ANSWERED_BY = {"track": "mask"}
+"""Markers that another head than their namesake answers: a track is the mask head's answer, as boxes."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Problem:
 def markers(text: str) -> list[str]:
     """The head names marked in an assistant's text, in order: "It is here <region>" gives ["region"]."""
     return _MARKER.findall(text)
+
+
+def heads_asked(text: str) -> list[str]:
+    """The heads that an assistant's text asks, in order: "It goes there <track>" gives ["mask"]."""
+    return [ANSWERED_BY.get(name, name) for name in markers(text)]
 
 
 def mentions(text: str) -> list[int]:

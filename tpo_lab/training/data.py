@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tpo_lab.batching import BatchPlan, pack_by_media
 from tpo_lab.errors import UsageError
-from tpo_lab.sample import Sample, markers
+from tpo_lab.sample import Sample, heads_asked
 from tpo_lab.stages import CONVERSATION, Stage
 
 
@@ -15,7 +15,7 @@ def task_of(sample: Sample) -> str:
     named = sample.meta.get("task")
     if isinstance(named, str):
         return named
-    found = [name for turn in sample.conversation if turn.role == "assistant" for name in markers(turn.text)]
+    found = [name for turn in sample.conversation if turn.role == "assistant" for name in heads_asked(turn.text)]
     return found[0] if found else CONVERSATION
 
 

@@ -77,7 +77,7 @@ class StageLoop:
         self.total = data.total_steps
         self.step = 0
         names = {name for group in self.groups for name in group.names}
-        for part in ("vision.", "connector.", "llm.base."):
+        for part in model.given_parts:
             if any(name.startswith(part) for name in names):
                 model.trained_backbone_parts.add(part)
         frozen_vision = not any(name.startswith(("vision.", "connector.")) for name in names)

@@ -13,10 +13,11 @@ from tpo_lab.datasets.world.facts import ASKED_FRAME, SALIENCY_STEP_FRAMES, Fact
 from tpo_lab.datasets.world.scene import FRAME_COUNT, FRAME_RATE, Scene
 from tpo_lab.datasets.world.words import HELD_OUT_EVENTS, HELD_OUT_LOOKS
 from tpo_lab.errors import UsageError, unknown_name
+from tpo_lab.rle import encode_rle
 from tpo_lab.sample import Sample
 
 DURATION_SEC = FRAME_COUNT / FRAME_RATE
-TASKS: tuple[str, ...] = ("conversation", "region", "temporal")
+TASKS: tuple[str, ...] = ("conversation", "region", "temporal", "mask", "track")
 PLACES = "places"
 """Conversation that asks only where things are at the end, in words; for a backbone's pretraining."""
 RELATIONS = "relations"
@@ -46,7 +47,23 @@ def samples_of(
     rng = rng or random.Random(scene.name)
     facts = Facts(scene)
     made: list[dict[str, Any]] = []
-    makers = {"conversation": _conversation, "region": _region, "temporal": _temporal, PLACES: _places, RELATIONS: _relations}
+    makers = {
+        "conversation": _conversation,
+        "region": _region,
+        "temporal": _temporal,
+        "mask": _mask,
+        "track": _track,
+        PLACES: _places,
+        RELATIONS: _relations,
+    }
+        "conversation": _conversation,
+        "region": _region,
+        "temporal": _temporal,
+        "mask": _mask,
+        "track": _track,
+        PLACES: _places,
+        RELATIONS: _relations,
+    }
     for task in tasks:
         if task not in makers:
             raise unknown_name("tasks", task, TASKS)
@@ -166,6 +183,34 @@ def _follow(facts: Facts, thing: int, rng: random.Random) -> dict[str, Any]:
     prompt = {"type": "box", **_box(facts, thing, 0)}
     targets = {"region": [_box(facts, thing, ASKED_FRAME)]}
     return _record(question, "<region>", "pointed", "region", things=[thing], prompts=[prompt], targets=targets)
+
+
+def _mask(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
+    """Referring segmentation: the thing that words mean alone, in every frame."""
+    made = []
+    for thing, words in _named(facts, rng, count)[:count]:
+        question = rng.choice(templates.SEGMENTATION).format(query=words.text)
+        rle = [encode_rle(mask) if mask.any() else None for mask in facts.visible[thing]]
+        targets = {"mask": {"times_sec": _frame_times(), "rle": rle}}
+        made.append(_record(question, "<mask>", words.kind, "mask", things=[thing], targets=targets))
+    return made
+
+
+def _track(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
+    """Tracking: the box of a thing in the first frame, and where it is in every one."""
+    seen = [thing for thing in range(len(facts.scene.things)) if facts.is_seen(thing, 0)]
+    made = []
+    for thing in rng.sample(seen, min(count, len(seen))):
+        question = rng.choice(templates.TRACKING).format(box="<prompt:0>")
+        boxes = [facts.box(thing, frame) for frame in range(FRAME_COUNT)]
+        targets = {"track": {"times_sec": _frame_times(), "xyxy": [None if box is None else list(box) for box in boxes]}}
+        prompt = {"type": "box", **_box(facts, thing, 0)}
+        made.append(_record(question, "<track>", "track", "mask", things=[thing], prompts=[prompt], targets=targets))
+    return made
+
+
+def _frame_times() -> list[float]:
+    return [frame / FRAME_RATE for frame in range(FRAME_COUNT)]
 
 
 def _temporal(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:

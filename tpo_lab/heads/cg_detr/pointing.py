@@ -16,7 +16,7 @@ from tpo_lab.heads.cg_detr.head import CGDETRHead, CGDETRPrediction, PooledFrame
 from tpo_lab.heads.cg_detr.matcher import WindowMatches
 from tpo_lab.heads.cg_detr.settings import CGDETRSettings
 from tpo_lab.heads.cg_detr.targets import CGDETRTarget
-from tpo_lab.heads.region_dense import cell_of_patch, patch_middles
+from tpo_lab.heads.patches import cell_of_patch, patch_middles
 from tpo_lab.losses import BinaryCrossEntropy
 from tpo_lab.spans import cw_to_sec, span_iou
 

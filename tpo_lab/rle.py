@@ -1,4 +1,4 @@
-"""Run lengths of COCO masks, read with NumPy alone: column by column, the first run is background, in letters or as a list."""
+"""Run lengths of COCO masks, read and written with NumPy alone: column by column, the first run is background, in letters or as a list."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tpo_lab.errors import UsageError
 
@@ -39,6 +39,37 @@ def decode_rle(where: str, value: Any) -> NDArray[np.bool_]:
         raise UsageError(f"{where}, counts", expected=f"runs that fill {height} x {width} = {height * width} pixels", got=int(runs.sum()))
     columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height)
     return np.ascontiguousarray(columns.T)
+
+
+def encode_rle(mask: ArrayLike) -> dict[str, Any]:
+    """A mask, booleans [h, w], as {"size": [h, w], "counts": text}; what `decode_rle` reads.
+
+    Raises:
+        UsageError: no pixel, or not two axes.
+
+    Source: the COCO mask format.
+    """
+    inside = np.asarray(mask, dtype=bool)
+    if inside.ndim != 2 or not inside.size:
+        raise UsageError("mask", expected="booleans [h, w]", got=inside.shape)
+    line = inside.T.reshape(-1)
+    edges = np.flatnonzero(line[1:] != line[:-1]) + 1
+    runs = np.diff(np.concatenate([[0], edges, [line.size]])).tolist()
+    runs = [0, *runs] if line[0] else runs
+    # from the fourth run on, the difference to the run before the last is written
+    numbers = [run - runs[place - 2] if place > 2 else run for place, run in enumerate(runs)]
+    return {"size": [int(side) for side in inside.shape], "counts": "".join(map(_letters, numbers))}
+
+
+def _letters(number: int) -> str:
+    """Five bits a letter, the lowest first; the last letter's highest bit is the sign."""
+    letters = []
+    while True:
+        bits, number = number & (_MORE - 1), number >> _BITS
+        more = number != (-1 if bits & _SIGN else 0)
+        letters.append(chr(_FIRST + bits + (_MORE if more else 0)))
+        if not more:
+            return "".join(letters)
 
 
 def _runs(where: str, counts: Any) -> NDArray[np.int64]:

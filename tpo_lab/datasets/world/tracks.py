@@ -1,0 +1,78 @@
+"""Things to follow through clips, with exact masks: what the nano SAM2 is pretrained on. No words here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tpo_lab.datasets.world.render import Mask, masks, render
+from tpo_lab.datasets.world.scene import FRAME_COUNT, Scene, sample_scene
+
+LEAST_PIXELS = 16
+"""A thing with fewer pixels in the first frame is not asked for."""
+LEAST_SEEN = 0.5
+"""Nor is one less of which can be seen there, as a share of the whole thing."""
+
+
+@dataclass(frozen=True)
+class TrackBatch:
+    """Clips and things in them, each of which can be seen in its clip's first frame.
+
+    Attributes:
+        frames: uint8 [clip, frame, 3, y, x], in the order in which they are followed.
+        clip: of each thing, int64 [thing].
+        masks: what can be seen of it, bool [thing, frame, y, x].
+    """
+
+    frames: NDArray[np.uint8]
+    clip: NDArray[np.int64]
+    masks: Mask
+
+
+def track_batches(clips: int, *, frames: int, things: int, seed: int, split: str = "train", level: str = "hard") -> Iterator[TrackBatch]:
+    """An endless stream of batches, the same for the same seed: clips forward and backward in time, at full and at half speed.
+
+    Args:
+        clips: per batch.
+        frames: per clip, from 1 to 16.
+        things: most of them per clip.
+        seed: of the scenes and of what is chosen.
+        split: that the scenes are drawn from.
+        level: of the scenes.
+    """
+    index = 0
+    while True:
+        footage, owners, truth = [], [], []
+        while len(footage) < clips:
+            scene = sample_scene(index, seed=seed, split=split, level=level)
+            rng = random.Random(f"{seed}/{split}/{index}")
+            index += 1
+            order = _order(rng, frames)
+            followed = _followed(scene, order)
+            if not followed:
+                continue
+            _, visible = masks(scene, order)
+            for thing in rng.sample(followed, min(things, len(followed))):
+                owners.append(len(footage))
+                truth.append(visible[thing])
+            footage.append(render(scene, order).transpose(0, 3, 1, 2))
+        yield TrackBatch(np.stack(footage), np.array(owners, np.int64), np.stack(truth))
+
+
+def _order(rng: random.Random, frames: int) -> list[int]:
+    step = rng.choice([step for step in (1, 2) if (frames - 1) * step < FRAME_COUNT])
+    start = rng.randrange(FRAME_COUNT - (frames - 1) * step)
+    order = [start + step * place for place in range(frames)]
+    return order[::-1] if rng.random() < 0.5 else order
+
+
+def _followed(scene: Scene, order: list[int]) -> list[int]:
+    """Things that can be seen well enough in the first frame of the order."""
+    amodal, visible = masks(scene)
+    whole = np.maximum(amodal.sum((2, 3)).max(1), 1)
+    seen = visible[:, order[0]].sum((1, 2))
+    return np.flatnonzero((seen >= LEAST_PIXELS) & (seen >= LEAST_SEEN * whole)).tolist()

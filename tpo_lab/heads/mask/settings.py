@@ -1,0 +1,82 @@
+"""The settings of the mask head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tpo_lab.errors import UsageError, unknown_name
+from tpo_lab.heads.base import HeadSettings
+
+Loss = Literal["mask", "distill", "sam2"]
+Condition = Literal["first", "best"]
+SHIPPED = "nano-sam2"
+
+
+@dataclass(frozen=True)
+class MaskSettings(HeadSettings):
+    """Settings of the mask head.
+
+    Attributes:
+        sam: the SAM2 model: "nano-sam2", which is shipped, a folder of transformers, a hub id, or an official .pt file.
+        image_size: side of the square that SAM2 sees; the model's own where None.
+        adapter_layers: of the MLP from task embedding to prompt tokens; the paper says one in section 3 and two in section 4.
+        loss: "mask": what comes out is compared, on every frame, through SAM2's memory; "sam2": the same by SAM2's own objective;
+            "distill": the prompt tokens are compared with what SAM2's prompt encoder makes of the true box, as released.
+        condition: the frame that the tokens prompt: "first", or the one of `candidates` on which the mask looks best to SAM2.
+        candidates: frames that "best" chooses from, evenly spread from the first to the last.
+        train_frames: frames of a clip that a training step follows the object through, chosen anew each time; None: all.
+        weight_bce: of "bce" (loss "mask").
+        weight_dice: of "dice" (losses "mask" and "sam2").
+        weight_there: of "there", the cross-entropy of the object score (losses "mask" and "sam2").
+        weight_focal: of "focal" (loss "sam2").
+        weight_iou: of "iou", the error of the expected IoU (loss "sam2").
+        weight_token: of "token", the mean absolute difference to the prompt encoder's tokens of the true box (loss "distill").
+        weight_box: of "box", the mean absolute difference of the box that is read beside the tokens (loss "distill").
+    """
+
+    sam: str = SHIPPED
+    image_size: int | None = None
+    adapter_layers: Literal[1, 2] = 2
+    loss: Loss = "mask"
+    condition: Condition = "first"
+    candidates: int = 3
+    train_frames: int | None = None
+    weight_bce: float = 2.0
+    weight_dice: float = 0.5
+    weight_there: float = 1.0
+    weight_focal: float = 20.0
+    weight_iou: float = 1.0
+    weight_token: float = 1.0
+    weight_box: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field, choices in (("loss", Loss), ("condition", Condition)):
+            if getattr(self, field) not in get_args(choices):
+                raise unknown_name(f"{field} of the mask head", getattr(self, field), get_args(choices))
+        if self.adapter_layers not in (1, 2):
+            raise UsageError("adapter_layers", expected="1 or 2", got=self.adapter_layers)
+        for field in ("candidates", "train_frames", "image_size"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise UsageError(field, expected="at least 1", got=value)
+
+
+@dataclass(frozen=True)
+class PointingMaskSettings(MaskSettings):
+    """Settings of the mask head that points.
+
+    Attributes:
+        vision_dim: width of the vision tower's patch features; `tpo_lab.build` fills it in.
+        condition: see `MaskSettings`.
+        weight_patches: of "patches", the cross-entropy of where it points with where the object is.
+    """
+
+    vision_dim: int = 0
+    condition: Condition = "best"
+    weight_patches: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.vision_dim < 1:
+            raise UsageError("vision_dim", expected="the width of the vision tower's features", got=self.vision_dim)
