@@ -1,4 +1,4 @@
-"""`tpo-lab pretrain`: how the shipped nano backbone was made, from nothing, on the synthetic world."""
+"""`tpo-lab pretrain`: how the shipped nano backbone and nano SAM2 were made, from nothing, on the synthetic world."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tpo_lab.cli.screen import say
 
 EXAMPLE = "tpo-lab pretrain nano --out runs/nano --threads 4"
 
-group = typer.Typer(help="Make a backbone.")
+group = typer.Typer(help="Make a backbone, or a tracker.")
 
 
 @command(group, "nano", example=EXAMPLE)
@@ -52,3 +52,35 @@ def nano(
     backbone.save(out / "nano")
     document = {"backbone": str(out / "nano"), "steps": {"tower": tower.steps, "language": language.steps}, "tower_accuracies": accuracies}
     return Result(document, f"The backbone is in {out / 'nano'}; use it with: tpo-lab train --backbone {out / 'nano'}")
+
+
+@command(group, "tracker", example="tpo-lab pretrain tracker --out runs/nano-sam2 --threads 2")
+def tracker(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the state, the metrics and, at the end, nano-sam2/ go.")],
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Training steps.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the weights and of the clips.")] = 0,
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
+) -> Result:
+    """Pretrain the nano SAM2: it follows what boxes and points mean, and knows no words.
+
+    Called again with the same folder, it goes on from the last saved state.
+    """
+    import torch
+
+    from tpo_lab.pretraining.tracker import TrackerPretraining, pretrain_tracker
+    from tpo_lab.sam2 import nano_config, untrained
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = TrackerPretraining(seed=seed) if steps is None else TrackerPretraining(seed=seed, steps=steps)
+    torch.manual_seed(seed)
+    sam = untrained(nano_config())
+    try:
+        say(f"the tracker, {settings.steps} steps; progress in {out / 'metrics.jsonl'}")
+        scores = pretrain_tracker(sam, settings, out=out)
+    except KeyboardInterrupt:
+        raise Stopped(f"Interrupted. The same command goes on from the last state in {out}.") from None
+    # half precision halves what is shipped; the model computes in the precision that it is loaded in
+    sam.half().save_pretrained(out / "nano-sam2")
+    document = {"sam": str(out / "nano-sam2"), "settings": dataclasses.asdict(settings), "scores": scores}
+    return Result(document, f"The tracker is in {out / 'nano-sam2'}; use it as the mask head's setting sam.")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tpo_lab.axes import require_axes
 from tpo_lab.errors import TPOError, UsageError, unknown_name
 from tpo_lab.precomputed import FeatureFiles
 
@@ -249,14 +250,6 @@ class Head(nn.Module, ABC, Generic[PredictionT, TargetT]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.embed_dim}, {self.settings!r})"
-
-
-def require_axes(argument: str, tensor: Tensor, **axes: int | None) -> tuple[int, ...]:
-    """Return the shape of `tensor`, or raise a `UsageError` that spells the expected axes; None takes any length."""
-    if tensor.ndim != len(axes) or any(want not in (None, got) for want, got in zip(axes.values(), tensor.shape, strict=True)):
-        expected = ", ".join(axis if length is None else f"{axis}={length}" for axis, length in axes.items())
-        raise UsageError(argument, expected=f"[{expected}]", got=tuple(tensor.shape))
-    return tuple(tensor.shape)
 
 
 def require_answers(items: Sequence[Any], slots_per_answer: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from tpo_lab.axes import require_axes
 from tpo_lab.boxes import (
     box_iou,
     clamp_xyxy,
@@ -20,7 +21,7 @@ from tpo_lab.boxes import (
     pairwise_box_giou,
 )
 from tpo_lab.errors import UsageError, unknown_name
-from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_answers, require_axes, require_finite
+from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_answers, require_finite
 from tpo_lab.losses import BoxGIoU, BoxL1, BoxMSE
 from tpo_lab.matching import Matching, match_in_order, match_within
 

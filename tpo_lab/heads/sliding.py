@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from tpo_lab.axes import require_axes
 from tpo_lab.errors import UsageError, unknown_name
-from tpo_lab.heads.base import ClipInfo, Head, Visual, require_axes
+from tpo_lab.heads.base import ClipInfo, Head, Visual
 from tpo_lab.spans import frame_cells, span_nms
 
 Scores = Literal["head", "saliency"]

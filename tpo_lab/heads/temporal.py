@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tpo_lab.axes import require_axes
 from tpo_lab.errors import UsageError
-from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_answers, require_axes, require_finite
+from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_answers, require_finite
 from tpo_lab.heads.windows import pad_windows, pool_windows, read_windows
 from tpo_lab.losses import BinaryCrossEntropy, SoftCrossEntropy, masked_log_softmax
 from tpo_lab.spans import boundary_weights, coverage, frame_cells, span_nms

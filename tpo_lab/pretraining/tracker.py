@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ class TrackerPretraining:
     """Settings of the tracker's pretraining.
 
     Attributes:
-        steps: in all; the first third sees `short` frames per clip, the others `frames`.
+        steps: in all; the first quarter sees single frames, the second `short` frames per clip, the others `frames`.
         boxes: share of batches that are prompted by boxes, the others by one point each.
         held_clips: clips that the scores are taken on.
     """
@@ -53,7 +53,8 @@ class TrackerPretraining:
 
     def frames_at(self, step: int) -> int:
         """Frames per clip of a step."""
-        return self.short if step < self.steps // 3 else self.frames
+        done = step / self.steps
+        return 1 if done < 0.25 else self.short if done < 0.5 else self.frames
 
 
 class _Stream(torch.utils.data.IterableDataset[TrackBatch]):
@@ -184,7 +185,7 @@ def pretrain_tracker(sam: Sam2VideoModel, settings: TrackerPretraining, *, out: 
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
             reached = scores(tracker, held)
             row: dict[str, Any] = {"step": step + 1, "seconds": round(time.monotonic() - began, 1)}
-            row |= {f"loss/{name}": float(value) for name, value in losses.items()}
+            row |= {f"loss/{name}": float(value.detach()) for name, value in losses.items()}
             with (out / "metrics.jsonl").open("a") as log:
                 log.write(json.dumps({**row, **reached}) + "\n")
             save_state(checkpoint, {"sam": sam.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
@@ -199,8 +200,3 @@ def _step(tracker: Tracker, batch: TrackBatch, settings: TrackerPretraining, ste
     first = truth[:, 0]
     prompt = box_prompt(tracker, first, jitter=JITTER, random=chance) if told_by_box else point_prompt(tracker, first, random=chance)
     return objective(follow_clips(tracker, frames, clip, prompt, truth.flatten(2).any(2)), truth)
-
-
-def settings_dict(settings: TrackerPretraining) -> dict[str, Any]:
-    """The settings, JSON-ready."""
-    return asdict(settings)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tpo_lab.heads.base import require_axes
+from tpo_lab.axes import require_axes
 from tpo_lab.losses import dice_values, focal_values
 from tpo_lab.sam2.tracker import Masks
 

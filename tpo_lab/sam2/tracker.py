@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tpo_lab.axes import require_axes
 from tpo_lab.errors import UsageError
-from tpo_lab.heads.base import require_axes
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoModel

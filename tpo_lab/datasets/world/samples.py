@@ -56,14 +56,6 @@ def samples_of(
         PLACES: _places,
         RELATIONS: _relations,
     }
-        "conversation": _conversation,
-        "region": _region,
-        "temporal": _temporal,
-        "mask": _mask,
-        "track": _track,
-        PLACES: _places,
-        RELATIONS: _relations,
-    }
     for task in tasks:
         if task not in makers:
             raise unknown_name("tasks", task, TASKS)

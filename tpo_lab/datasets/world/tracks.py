@@ -46,7 +46,9 @@ def track_batches(clips: int, *, frames: int, things: int, seed: int, split: str
     """
     index = 0
     while True:
-        footage, owners, truth = [], [], []
+        footage: list[NDArray[np.uint8]] = []
+        owners: list[int] = []
+        truth: list[Mask] = []
         while len(footage) < clips:
             scene = sample_scene(index, seed=seed, split=split, level=level)
             rng = random.Random(f"{seed}/{split}/{index}")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_axes, require_finite
+from tpo_lab.axes import require_axes
+from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_finite
 from tpo_lab.heads.cg_detr.glance import likeliest_windows, soft_iou
 from tpo_lab.heads.cg_detr.losses import label_values
 from tpo_lab.heads.cg_detr.matcher import WindowMatches, match_windows

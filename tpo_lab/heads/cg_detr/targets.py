@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tpo_lab.axes import require_axes
 from tpo_lab.errors import UsageError
-from tpo_lab.heads.base import ClipInfo, require_answers, require_axes
+from tpo_lab.heads.base import ClipInfo, require_answers
 from tpo_lab.heads.windows import pad_windows, read_windows
 from tpo_lab.spans import coverage
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tpo_lab.axes import require_axes
 from tpo_lab.boxes import mask_boxes, normalise_xyxy
 from tpo_lab.errors import UsageError
-from tpo_lab.heads.base import ClipInfo, require_answers, require_axes
+from tpo_lab.heads.base import ClipInfo, require_answers
 from tpo_lab.rle import decode_rle
 
 
