@@ -65,6 +65,16 @@ class Answer:
         """Pairs of time and score; empty where the temporal head was not asked."""
         return list(self.structured.get("temporal", {}).get("saliency", []))
 
+    @property
+    def masks(self) -> list[list[dict[str, Any] | None]]:
+        """Per object and frame, run lengths, or None where the object is not visible; empty where the mask head was not asked."""
+        return list(self.structured.get("mask", {}).get("masks", []))
+
+    @property
+    def track_xyxy(self) -> list[list[list[float] | None]]:
+        """Per object and frame, the box of the mask in pixels of the original frame, or None; empty where the mask head was not asked."""
+        return list(self.structured.get("mask", {}).get("track_xyxy", []))
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of `tpo-lab predict`."""
         return {
@@ -73,6 +83,8 @@ class Answer:
             "boxes_xyxy": self.boxes_xyxy,
             "windows_sec": self.windows_sec,
             "saliency": self.saliency,
+            "masks": self.masks,
+            "track_xyxy": self.track_xyxy,
             "structured": self.structured,
             "truncated": self.truncated,
             "route_probability": self.route_probability,

@@ -53,6 +53,9 @@ def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backb
         decided["head"] = switches.temporal_head
         if issubclass(head_class("temporal", spec.get("head", switches.temporal_head)).Settings, CGDETRSettings):
             decided |= {"weight_saliency": switches.saliency_weight, **(NANO if switches.temporal_size == "nano" else {})}
+    if spec.get("name") == "mask" and switches is not None:
+        loss = {"paper": "mask", "official": "distill"}[switches.mask_loss]
+        decided |= {"head": switches.mask_head, "sam": switches.mask_sam, "loss": loss, "adapter_layers": switches.mask_adapter_layers}
     chosen = head_class(str(spec.get("name", "")), spec.get("head", decided.get("head")))
     settings = {field.name for field in fields(chosen.Settings)}
     if chosen.name == "temporal" and "features" in settings and switches is not None and switches.temporal_features != "backbone":

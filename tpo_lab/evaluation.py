@@ -26,7 +26,7 @@ CAPTION_KINDS = frozenset({"caption"})
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by group ("region", "temporal", "qa", "absent", "routing"), and the records behind them.
+    """Scores by group ("region", "temporal", "mask", "track", "qa", "absent", "routing"), and the records behind them.
 
     Scores of a head come as "routed" and "teacher_forced"; a routed answer of the wrong kind counts as a miss, never as absent.
     "qa" is plain conversation; "absent" is questions put like a task's, about what is not in the video, and in it "auroc" says how well
@@ -54,6 +54,11 @@ class Evaluation:
             "MR mAP": ("temporal", "routed", "map"),
             "HL HIT@1": ("temporal", "routed", "hl_hit@1"),
             "HL mAP": ("temporal", "routed", "hl_map"),
+            "segmentation J&F": ("mask", "routed", "j&f"),
+            "segmentation J&F (forced)": ("mask", "teacher_forced", "j&f"),
+            "segmentation J&F, hidden for a while": ("mask", "routed", "hidden", "j&f"),
+            "tracking AO": ("track", "routed", "ao"),
+            "tracking AO (forced)": ("track", "teacher_forced", "ao"),
             "QA accuracy": ("qa", "accuracy"),
             "absent accuracy": ("absent", "accuracy"),
             "absent AUROC": ("absent", "auroc"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tpo_lab import records as of
 from tpo_lab.metrics.auroc import auroc
 from tpo_lab.metrics.highlights import highlight_scores
@@ -14,6 +16,7 @@ from tpo_lab.metrics.qa import qa_scores
 from tpo_lab.metrics.region import box_set_scores, rec_scores
 from tpo_lab.metrics.routing import routing_scores
 from tpo_lab.metrics.temporal import moment_scores
+from tpo_lab.metrics.tracking import got10k_scores
 from tpo_lab.records import GIVEN, ROUTED, Record
 
 HOW = {"routed": ROUTED, "teacher_forced": GIVEN}
@@ -26,6 +29,10 @@ def score(records: Sequence[Record], heads: Iterable[str]) -> dict[str, Any]:
         asked = [record for record in records if record.target.get(head)]
         if asked:
             scores[head] = {name: score_one(asked, how) for name, how in HOW.items()}
+    for name, has, score_outlines in (("mask", of.has_mask, mask_scores), ("track", of.has_track, track_scores)):
+        asked = [record for record in records if has(record)]
+        if asked:
+            scores[name] = {way: score_outlines(asked, how) for way, how in HOW.items()}
     absent = [record for record in records if of.is_absent(record)]
     conversation = [record for record in records if of.is_plain(record)]
     scores |= {name: plain_scores(some) for name, some in (("qa", conversation), ("absent", absent)) if some}
@@ -86,6 +93,40 @@ def region_scores(records: Sequence[Record], how: str) -> dict[str, Any]:
 
 def _rec_scores(records: Sequence[Record], how: str) -> dict[str, float]:
     return rec_scores([of.first_box(record, how) for record in records], [record.target["region"][0]["xyxy"] for record in records])
+
+
+def mask_scores(records: Sequence[Record], how: str) -> dict[str, Any]:
+    """J, F and their mean as DAVIS has them, means over records; by kind of question; and of records whose object is hidden for a while,
+    or comes later, under "hidden".
+
+    Args:
+        how: `ROUTED` or `GIVEN`. Where the mask head gave no mask, a frame with the object counts 0.
+    """
+    found = _mask_scores(records, how) | _interval("j&f", of.mask_qualities(records, how).mean(1))
+    for kind in sorted({record.kind for record in records}):
+        found[f"j&f/{kind}"] = _mask_scores([record for record in records if record.kind == kind], how)["j&f"]
+    hidden = [record for record in records if any(rle is None for rle in record.target["mask"]["rle"])]
+    if hidden:
+        found["hidden"] = _mask_scores(hidden, how) | {"count": float(len(hidden))}
+    return found
+
+
+def _mask_scores(records: Sequence[Record], how: str) -> dict[str, Any]:
+    region, contour = of.mask_qualities(records, how).mean(0)
+    return {"j": float(region), "f": float(contour), "j&f": float(region + contour) / 2}
+
+
+def track_scores(records: Sequence[Record], how: str) -> dict[str, Any]:
+    """GOT-10k's AO, SR@0.5 and SR@0.75 over all frames of all records, and "found", the share of hidden frames that are said to be hidden.
+
+    Args:
+        how: `ROUTED` or `GIVEN`. Where the mask head gave no box, the IoU is 0.
+    """
+    ious = [of.track_ious(record, how) for record in records]
+    found: dict[str, Any] = {name.lower(): value for name, value in got10k_scores(np.concatenate(ious)).items()}
+    found |= _interval("ao", np.asarray([each.mean() for each in ious if len(each)]))
+    hidden = [frame.predicted is None for record in records for frame in of.outlines(record, how, "track") if frame.true is None]
+    return found | ({"hidden_told": sum(hidden) / len(hidden), "hidden_count": float(len(hidden))} if hidden else {})
 
 
 def temporal_scores(records: Sequence[Record], how: str) -> dict[str, Any]:

@@ -160,3 +160,92 @@ def saliency_precisions(records: Sequence[Record], how: str) -> Values:
     """Average precision of the clips ranked by saliency [record]; see `clip_saliency`."""
     found: Values = highlight_average_precisions(*clip_saliency(records, how)).mean(1)
     return found
+
+
+@dataclass(frozen=True)
+class Outline:
+    """One frame of a mask or of a track, predicted and true; None where the object is not there.
+
+    Attributes:
+        time_sec: of the frame.
+        predicted, true: run lengths, or boxes xyxy in pixels.
+    """
+
+    time_sec: float
+    predicted: Any
+    true: Any
+
+
+def has_mask(record: Record) -> bool:
+    """Whether masks are true."""
+    return bool(record.target.get("mask"))
+
+
+def has_track(record: Record) -> bool:
+    """Whether boxes of a track are true."""
+    return bool(record.target.get("track"))
+
+
+def outlines(record: Record, how: str, kind: str) -> list[Outline]:
+    """The frames that the mask head answered for, with what is annotated nearest to them; those in a gap of the annotation are left out.
+
+    Where the head gave no answer: all annotated frames, with nothing predicted.
+
+    Args:
+        record: with a target of the kind.
+        how: `ROUTED` or `GIVEN`.
+        kind: "mask" or "track".
+    """
+    target, found = record.target[kind], getattr(record, how).get("mask")
+    times = np.asarray(target["times_sec"], dtype=float)
+    true = target["rle" if kind == "mask" else "xyxy"]
+    objects = (found or {}).get("masks" if kind == "mask" else "track_xyxy") or []
+    if not objects:
+        return [Outline(float(time), None, value) for time, value in zip(times, true, strict=True)]
+    assert found is not None
+    reach = 0.5 * float(np.median(np.diff(times))) if len(times) > 1 else np.inf
+    frames = []
+    for time, value in zip(found["times_sec"], objects[0], strict=True):
+        nearest = int(np.abs(times - time).argmin())
+        if abs(times[nearest] - time) <= reach + 1e-6:
+            frames.append(Outline(float(time), value, true[nearest]))
+    return frames
+
+
+def mask_qualities(records: Sequence[Record], how: str) -> Values:
+    """Region similarity J and contour accuracy F [record, 2], means over the frames that were answered for, of records with masks.
+
+    A frame without the object in which none is shown counts 1, as in DAVIS.
+    """
+    from tpo_lab.metrics.masks import contour_accuracy, region_similarity
+    from tpo_lab.rle import decode_rle
+
+    found = []
+    for record in records:
+        qualities = []
+        for frame in outlines(record, how, "mask"):
+            if frame.predicted is None or frame.true is None:
+                qualities.append([float(frame.predicted is frame.true)] * 2)
+                continue
+            pair = decode_rle("predicted", frame.predicted), decode_rle("true", frame.true)
+            qualities.append([region_similarity(*pair), contour_accuracy(*pair)])
+        found.append(np.mean(qualities, axis=0) if qualities else np.zeros(2))
+    return np.asarray(found, dtype=float).reshape(-1, 2)
+
+
+def track_ious(record: Record, how: str) -> Values:
+    """IoU of the boxes in the frames after the first in which the object can be seen [frame]; 0 where none is given.
+
+    Source: GOT-10k, whose average overlap leaves the first frame out and frames in which the object is hidden.
+    """
+    pairs = [(frame.predicted, frame.true) for frame in outlines(record, how, "track")[1:] if frame.true is not None]
+    return np.asarray([0.0 if predicted is None else _box_iou(predicted, true) for predicted, true in pairs], dtype=float)
+
+
+def _box_iou(first: Sequence[float], second: Sequence[float]) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    both = max(width, 0.0) * max(height, 0.0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    either = sum(areas) - both
+    return both / either if either > 0 else 0.0

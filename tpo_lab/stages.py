@@ -196,6 +196,9 @@ class Switches:
             there, which a backbone that never saw a box in its pretraining needs.
         temporal_head: CG-DETR, the same on frames as seen where the task embedding points, or the two-layer MLP of Table 11.
         temporal_size: CG-DETR's published sizes, or sizes that a CPU trains in minutes.
+        mask_head: "sam2" prompts SAM2 with what an MLP makes of the task embedding, as published; "sam2-pointing" lets it point at a patch
+            and prompts with the box there.
+        mask_sam: SAM2's weights: the shipped "nano-sam2", a folder, a hub id, or an official file.
         mask_loss: "paper" compares masks, through the frozen decoder; "official" imitates SAM2's embedding of the ground-truth box.
         mask_adapter_layers: the paper says "a single MLP layer" (section 3, appendix) and "two-layer MLP" (section 4); two were released.
         mask_prompt_encoder: whether SAM2's own prompt encoder still prompts the frames after the first.
@@ -215,6 +218,8 @@ class Switches:
     region_head: Literal["mlp", "dense"] = "mlp"
     temporal_head: Literal["cg-detr", "cg-detr-pointing", "simple"] = "cg-detr"
     temporal_size: Literal["paper", "nano"] = "paper"
+    mask_head: Literal["sam2", "sam2-pointing"] = "sam2"
+    mask_sam: str = "nano-sam2"
     mask_loss: Literal["paper", "official"] = "paper"
     mask_adapter_layers: Literal[1, 2] = 2
     mask_prompt_encoder: Literal["replaced", "kept"] = "replaced"

@@ -225,7 +225,7 @@ def test_settings_given_by_keyword_win_over_the_spec() -> None:
 
 
 def test_unknown_names_are_refused_with_the_valid_ones() -> None:
-    with pytest.raises(UsageError, match=r"head: expected one of region, temporal, got 'regoin'\. Did you mean 'region'"):
+    with pytest.raises(UsageError, match=r"head: expected one of mask, region, temporal, got 'regoin'\. Did you mean 'region'"):
         build_head("regoin", DIM)
     with pytest.raises(UsageError, match=r"variant of the temporal head: expected one of cg-detr, cg-detr-pointing, simple, got 'cg'"):
         build_head("temporal", DIM, head="cg")

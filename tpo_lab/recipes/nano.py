@@ -26,6 +26,12 @@ POINTING = {"tokens.task.temporal": "tokens.task.region"} | {
     f"heads.temporal.{part}.*": f"heads.region.{part}.*" for part in ("where", "what")
 }
 """Which thing a question means is learned by the region head, from boxes; the temporal head, which has none, starts from there."""
+OUTLINING = {"tokens.task.mask": "tokens.task.region"} | {
+    f"heads.mask.adapter.{part}.*": f"heads.region.{part}.*" for part in ("where", "what", "when", "mlp", "asked")
+}
+"""And the mask head, which prompts SAM2 with the box at the patch pointed at."""
+LEARNING = {"mask": "heads.mask.adapter.*"}
+"""What of a head learns, where that is not all of it."""
 
 _stage = partial(
     Stage,
@@ -47,7 +53,7 @@ def nano() -> Recipe:
     since nano's pretraining showed it no places finer than words; the temporal head's stage moves LoRA half as fast, so as not to
     undo what the region head's has taught, and sees more clips a step with fewer questions about each, since moments of one clip say
     much the same; the joint stages see no clips of a single thing, which training has for the region head's curriculum and evaluation has
-    not; the whole mask head trains, since no pretrained SAM2 is that small; every head's stage trains the prompt encoders,
+    not; the mask head points, and its stage sees more clips with fewer questions too; every head's stage trains the prompt encoders,
     since all of the world's tasks point at things; the temporal head sees the backbone's own features.
     """
     return Recipe(
@@ -62,7 +68,7 @@ def nano() -> Recipe:
                 steps=40,
             ),
             _one_head("temporal", steps=200, lora_rate=JOINT_LORA_RATE, starts_from=POINTING, batch_size=16, max_questions=3),
-            _one_head("mask", steps=400),
+            _one_head("mask", steps=200, lora_rate=JOINT_LORA_RATE, starts_from=OUTLINING, batch_size=16, max_questions=3),
             _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
@@ -74,6 +80,7 @@ def nano() -> Recipe:
             region_loss="official",
             region_head="dense",
             temporal_head="cg-detr-pointing",
+            mask_head="sam2-pointing",
             temporal_size="nano",
             temporal_features="backbone",
             saliency_weight=SALIENCY_WEIGHT,
@@ -108,7 +115,7 @@ def _one_head(
     return _stage(
         name=head_stage(head),
         title=f"the {head} head and its task token",
-        learning_rates={LORA: lora_rate, f"heads.{head}.*": HEAD_RATE, f"tokens.task.{head}": TOKEN_RATE, "prompts.*": HEAD_RATE},
+        learning_rates={LORA: lora_rate, _learning(head): HEAD_RATE, f"tokens.task.{head}": TOKEN_RATE, "prompts.*": HEAD_RATE},
         data={head: 1.0},
         losses={"mlm": 1.0, "assign": 1.0, head: 1.0},
         steps=steps,
@@ -119,8 +126,12 @@ def _one_head(
     )
 
 
+def _learning(head: str) -> str:
+    return LEARNING.get(head, f"heads.{head}.*")
+
+
 def _joint(name: str, title: str, data: Mapping[str, float], *, steps: int, more: Mapping[str, float] | None = None) -> Stage:
-    heads = {f"heads.{head}.*": HEAD_RATE for head in HEADS} | {"heads.temporal.*": JOINT_TEMPORAL_RATE}
+    heads = {_learning(head): HEAD_RATE for head in HEADS} | {"heads.temporal.*": JOINT_TEMPORAL_RATE}
     tokens = {f"tokens.task.{head}": TOKEN_RATE for head in HEADS} | {"tokens.task.temporal": JOINT_TEMPORAL_RATE}
     return _stage(
         name=name,
