@@ -26,6 +26,7 @@ PREDICTION = "#D55E00"
 PALETTE = (GROUND_TRUTH, PREDICTION, "#0072B2", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 Box: TypeAlias = tuple[Sequence[float], str, str]  # (x0, y0, x1, y1) in pixels of the frame, label, colour
+Mask: TypeAlias = tuple[NDArray[np.bool_], str, float]  # booleans [h, w], colour, veil from 0 to 1
 Windows: TypeAlias = tuple[str, Sequence[Sequence[float]], str]  # name, [[start_sec, end_sec], ...], colour
 Curve: TypeAlias = tuple[str, Sequence[float], Sequence[float], str]  # name, times in seconds, values, colour
 
@@ -61,6 +62,46 @@ def draw_boxes(frame: NDArray[np.uint8], boxes: Sequence[Box], *, scale: int = 1
         if label:
             _draw_tag(draw, image.size, (left, top), label, colour)
     return image
+
+
+def draw_masks(frame: NDArray[np.uint8], masks: Sequence[Mask], *, scale: int = 1) -> Image:
+    """The frame enlarged by nearest neighbour, each mask as a line along its edge, inside it, and a veil where asked.
+
+    Args:
+        frame: uint8 RGB [h, w, 3].
+        masks: (mask, colour, veil) each: booleans [h, w], and how much of the colour covers what is inside, from 0 to 1.
+        scale: whole-number enlargement.
+
+    Raises:
+        UsageError: the frame is no uint8 RGB picture, the scale is no positive whole number, or a mask has another size.
+    """
+    from PIL import Image, ImageColor
+
+    pixels = np.asarray(draw_boxes(frame, [], scale=scale), dtype=np.float32).copy()
+    for mask, colour, veil in masks:
+        inside = np.asarray(mask, dtype=bool)
+        if inside.shape != frame.shape[:2]:
+            raise UsageError("masks", expected=f"booleans {list(frame.shape[:2])}", got=list(inside.shape))
+        large = inside.repeat(scale, 0).repeat(scale, 1)
+        rim = large & ~_shrunk(large, max(1, scale // 2))
+        rgb = np.array(ImageColor.getrgb(colour), dtype=np.float32)
+        pixels[large] += veil * (rgb - pixels[large])
+        pixels[rim] = rgb
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _shrunk(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """Pixels whose neighbours up to so far left, right, above and below lie inside; what is beyond the frame counts as inside."""
+    kept = mask.copy()
+    for axis in (0, 1):
+        for step in range(1, by + 1):
+            ahead, behind = np.ones_like(mask), np.ones_like(mask)
+            here, there = (slice(None, -step), slice(step, None))
+            place = (here, slice(None)) if axis == 0 else (slice(None), here)
+            moved = (there, slice(None)) if axis == 0 else (slice(None), there)
+            ahead[place], behind[moved] = mask[moved], mask[place]
+            kept &= ahead & behind
+    return kept
 
 
 def contact_sheet(rows: Sequence[Sequence[Image]], captions: Sequence[str]) -> Image:

@@ -186,6 +186,11 @@ def has_track(record: Record) -> bool:
     return bool(record.target.get("track"))
 
 
+def has_followed_track(record: Record) -> bool:
+    """Whether boxes of a track are true, and more than the first frame shows the object."""
+    return has_track(record) and any(box is not None for box in record.target["track"]["xyxy"][1:])
+
+
 def outlines(record: Record, how: str, kind: str) -> list[Outline]:
     """The frames that the mask head answered for, with what is annotated nearest to them; those in a gap of the annotation are left out.
 
@@ -240,6 +245,12 @@ def track_ious(record: Record, how: str) -> Values:
     """
     pairs = [(frame.predicted, frame.true) for frame in outlines(record, how, "track")[1:] if frame.true is not None]
     return np.asarray([0.0 if predicted is None else _box_iou(predicted, true) for predicted, true in pairs], dtype=float)
+
+
+def track_overlaps(records: Sequence[Record], how: str) -> Values:
+    """The mean of `track_ious` of each record [record], of those with `has_followed_track`."""
+    ious = [track_ious(record, how) for record in records]
+    return np.asarray([each.mean() if len(each) else 0.0 for each in ious])
 
 
 def _box_iou(first: Sequence[float], second: Sequence[float]) -> float:

@@ -52,6 +52,8 @@ def ask(model: TPOModel, asked: Sequence[Sample], folder: Path) -> dict[str, Any
 
 def overlay(sample: Sample, structured: Mapping[str, Any]) -> Image:
     """The frames of a clip with what the heads answered, whichever were asked."""
+    if "mask" in structured or sample.targets.mask is not None or sample.targets.track is not None:
+        return reports.mask_picture(sample, structured.get("mask"))
     if "temporal" in structured or sample.targets.temporal is not None:
         return reports.window_picture(sample, structured.get("temporal"))
     return reports.box_picture(sample, structured.get("region"))
@@ -100,6 +102,7 @@ def report(out: Path, document: Mapping[str, Any], before: Sequence[Record], aft
         losses=reports.loss_chart(metrics),
         boxes=_examples(after, samples, "region", settings["examples"]),
         windows=_examples(after, samples, "temporal", settings["examples"]),
+        masks=_examples(after, samples, "mask", settings["examples"]),
         routing=[
             reports.confusion_chart(document[when]["routing"]["labels"], document[when]["routing"]["confusion"], title)
             for when, title in (("before", "Before"), ("after", "After"))
@@ -124,6 +127,8 @@ def _tiles(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         "route accuracy": "questions sent to the right head",
         "REC Acc@0.5": "boxes with IoU of 0.5 or more",
         "R1@0.5": "moments with IoU of 0.5 or more",
+        "segmentation J&F": "J&F of masks from words",
+        "tracking AO": "mean overlap of tracked boxes",
         "QA accuracy": "plain questions answered exactly",
     }
     tiles = [(f"{after[name]:.0%}", f"{what}, {before.get(name, 0.0):.0%} before") for name, what in names.items() if name in after]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from tpo_lab.report.charts import Panel, Svg, confusion_chart, line_chart, loss_chart
 from tpo_lab.report.comparison import Row, comparison, overlap
 from tpo_lab.report.page import Example, Page, render
-from tpo_lab.report.pictures import box_picture, clip_sheet, pointing_picture, window_picture
+from tpo_lab.report.pictures import box_picture, clip_sheet, mask_picture, pointing_picture, window_picture
 
 __all__ = [
     "Example",
@@ -22,6 +22,7 @@ __all__ = [
     "confusion_chart",
     "line_chart",
     "loss_chart",
+    "mask_picture",
     "overlap",
     "pointing_picture",
     "render",

@@ -24,7 +24,7 @@ class Row:
     """One measure before and after; a triple is None where the measure has no such reading or fewer than two samples.
 
     Attributes:
-        group: "region", "temporal", "highlights", "questions", "what is not there" or "routing".
+        group: "region", "temporal", "highlights", "masks", "tracks", "questions", "what is not there" or "routing".
         measure: what is measured, a share or a mean in [0, 1].
         count: samples.
         before, after: with the route emitted by the model.
@@ -73,6 +73,8 @@ def comparison(before: Sequence[Record], after: Sequence[Record], *, constant: S
         ("temporal", "mAP of all windows", of.has_moment, of.window_precisions, both),
         ("highlights", "HIT@1", of.has_saliency, of.saliency_hits, both),
         ("highlights", "mAP of clips", of.has_saliency, of.saliency_precisions, both),
+        ("masks", "J&F", of.has_mask, lambda records, how: of.mask_qualities(records, how).mean(1), both),
+        ("tracks", "mean IoU of boxes", of.has_followed_track, of.track_overlaps, both),
         ("questions", "exact answers", of.is_plain, lambda records, _: of.answered(records), own),
         ("what is not there", "exact answers", of.is_absent, lambda records, _: of.answered(records), own),
         ("routing", "right route", lambda record: True, lambda records, _: of.well_routed(records), own),
@@ -121,6 +123,10 @@ def overlap(record: Record, head: str) -> str:
         return f"the {head} head was not asked"
     if head == "temporal" and of.has_moment(record):
         return f"IoU {of.window_ious([record], ROUTED)[0]:.2f}"
+    if head == "mask" and of.has_mask(record):
+        return f"J&F {of.mask_qualities([record], ROUTED)[0].mean():.2f}"
+    if head == "mask" and of.has_followed_track(record):
+        return f"mean IoU {of.track_overlaps([record], ROUTED)[0]:.2f}"
     if head == "region" and of.has_box(record):
         return f"IoU {of.box_ious([record], ROUTED)[0]:.2f}"
     return ""

@@ -52,7 +52,7 @@ class Page:
         tiles: (value, what it is) each, the figures to remember.
         rows: the comparison before and after.
         losses: the chart of the losses, or None where nothing was trained.
-        boxes, windows: examples of the two heads.
+        boxes, windows, masks: examples of the heads.
         routing: charts of the confusion matrices.
         video: the questions about a video file, and the path that they were about.
         durations: phase -> (seconds, peak memory in MiB or None).
@@ -67,6 +67,7 @@ class Page:
     losses: Svg | None
     boxes: Sequence[Example]
     windows: Sequence[Example]
+    masks: Sequence[Example]
     routing: Sequence[Svg]
     video: Sequence[Example]
     video_name: str
@@ -90,6 +91,7 @@ def render(page: Page) -> str:
         _section("Losses", _LOSSES, f"<figure>{page.losses}</figure>" if page.losses else ""),
         _section("Where is it?", _FIRST + _POINTED + _key(), _examples(page.boxes)),
         _section("When does it happen?", _FIRST + _key(), _examples(page.windows)),
+        _section("What does it cover, and where does it go?", _FIRST + _POINTED + _MASKED + _key(), _examples(page.masks)),
         _section("Which task?", "Routes that the questions ask for against routes that the model emitted.", _charts(page.routing)),
         _section("On a video file", f"Questions about <code>{escape(page.video_name)}</code>, read from disk.", _examples(page.video)),
         _section("Time and memory", "Each phase with its wall time and the most memory that its process held.", _durations(page.durations)),
@@ -111,6 +113,7 @@ _LOSSES = (
     "Bold is a running mean; the bands are the stages."
 )
 _FIRST = "One question about each of the first clips of the test split, not chosen."
+_MASKED = " Outlines, and boxes of what is only to be followed, are true; what is veiled is the model's mask."
 _POINTED = " White is what the user points at, &lt;prompt:0&gt; in the question."
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, contact_sheet, draw_boxes, timeline
+from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, Box, Mask, contact_sheet, draw_boxes, draw_masks, timeline
 from tpo_lab.errors import UsageError
+from tpo_lab.rle import decode_rle
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,6 +24,8 @@ TRUTH, MODEL = "truth", "model"
 _FRAME_WIDTH, _FILM_WIDTH = 128, 60
 _TILE_WIDTH = 96
 _FRAMES = 8
+_ROW_OF_TILES = 5
+_VEIL = 0.45
 _DARK = 0.2
 """Of full light, where nothing points."""
 
@@ -142,6 +145,56 @@ def pointing_picture(sample: Sample, attention: NDArray[np.floating[Any]]) -> Im
         lamp = np.asarray(Image.fromarray(shares.astype(np.float32)).resize(large.size, Image.Resampling.NEAREST))
         tiles.append(Image.fromarray((np.asarray(large) * lamp[..., None]).astype(np.uint8)))
     return _beside(tiles)
+
+
+def mask_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
+    """Frames of a clip with the true outline, or box, of an object, and the predicted mask.
+
+    Args:
+        sample: its mask or track target is drawn where it has one, and its box prompt on the first frame.
+        predicted: what the mask head answers ("times_sec", "masks" and "track_xyxy", of which the first object's are drawn), or None where
+            it was not asked.
+
+    Source: Figure 5 of the paper. Differs in: what is true is an outline, so that one sees what of it the model covers.
+    """
+    shown = strip(sample)
+    answer = predicted or {}
+    enlarged = _enlargement(shown)
+    target = sample.targets.mask or sample.targets.track
+    pointed = [(list(shown.scale * np.array(prompt.xyxy)), "", "#FFFFFF") for prompt in sample.prompts if prompt.type == "box"]
+    tiles = []
+    for place, (frame, time_sec) in enumerate(zip(shown.frames, shown.times_sec, strict=True)):
+        masks: list[Mask] = []
+        boxes: list[Box] = []
+        found = _at(answer.get("times_sec", ()), (answer.get("masks") or [()])[0], time_sec)
+        if found is not None:
+            masks.append((_mask(found, frame.shape[:2]), PREDICTION, _VEIL))
+        true = None if target is None else _at(target.times_sec, target.rle if sample.targets.mask else target.xyxy, time_sec)
+        if true is not None and sample.targets.mask:
+            masks.append((_mask(true.model_dump(), frame.shape[:2]), GROUND_TRUTH, 0.0))
+        elif true is not None:
+            boxes.append((list(shown.scale * np.array(true)), "", GROUND_TRUTH))
+        drawn = draw_masks(frame, masks, scale=enlarged)
+        tiles.append(draw_boxes(np.asarray(drawn), [_larger(box, enlarged) for box in boxes + (pointed if place == 0 else [])]))
+    half = (len(tiles) + 1) // 2
+    return _below(_beside(tiles[:half]), _beside(tiles[half:])) if len(tiles) > _ROW_OF_TILES else _beside(tiles)
+
+
+def _at(times_sec: Sequence[float], values: Sequence[Any], time_sec: float) -> Any:
+    """The value at the nearest time; None where there is none."""
+    return min(zip(times_sec, values, strict=True), key=lambda pair: abs(pair[0] - time_sec))[1] if len(values) else None
+
+
+def _mask(rle: Mapping[str, Any], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask brought to the size (h, w) of a frame."""
+    from PIL import Image
+
+    mask = decode_rle("mask", rle)
+    return mask if mask.shape == size else np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def _larger(box: Box, scale: int) -> Box:
+    return [scale * edge for edge in box[0]], box[1], box[2]
 
 
 def window_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
