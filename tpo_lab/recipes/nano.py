@@ -72,7 +72,10 @@ def nano() -> Recipe:
             _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
-                WITH_CONVERSATION, "all tasks and conversation", {"temporal": 2.0, "mask": 1.0, "region": 3.0, CONVERSATION: 5.0}, steps=800
+                WITH_CONVERSATION,
+                "all tasks and conversation",
+                {"temporal": 4.0, "mask": 1.0, "region": 3.0, CONVERSATION: 5.0},
+                steps=1200,
             ),
         ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
