@@ -160,7 +160,7 @@ def mask_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
     shown = strip(sample)
     answer = predicted or {}
     enlarged = _enlargement(shown)
-    target = sample.targets.mask or sample.targets.track
+    mask, track = sample.targets.mask, sample.targets.track
     pointed = [(list(shown.scale * np.array(prompt.xyxy)), "", "#FFFFFF") for prompt in sample.prompts if prompt.type == "box"]
     tiles = []
     for place, (frame, time_sec) in enumerate(zip(shown.frames, shown.times_sec, strict=True)):
@@ -169,11 +169,12 @@ def mask_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
         found = _at(answer.get("times_sec", ()), (answer.get("masks") or [()])[0], time_sec)
         if found is not None:
             masks.append((_mask(found, frame.shape[:2]), PREDICTION, _VEIL))
-        true = None if target is None else _at(target.times_sec, target.rle if sample.targets.mask else target.xyxy, time_sec)
-        if true is not None and sample.targets.mask:
-            masks.append((_mask(true.model_dump(), frame.shape[:2]), GROUND_TRUTH, 0.0))
-        elif true is not None:
-            boxes.append((list(shown.scale * np.array(true)), "", GROUND_TRUTH))
+        outline = _at(mask.times_sec, mask.rle, time_sec) if mask is not None else None
+        box = _at(track.times_sec, track.xyxy, time_sec) if track is not None else None
+        if outline is not None:
+            masks.append((_mask(outline.model_dump(), frame.shape[:2]), GROUND_TRUTH, 0.0))
+        if box is not None:
+            boxes.append((list(shown.scale * np.array(box)), "", GROUND_TRUTH))
         drawn = draw_masks(frame, masks, scale=enlarged)
         tiles.append(draw_boxes(np.asarray(drawn), [_larger(box, enlarged) for box in boxes + (pointed if place == 0 else [])]))
     half = (len(tiles) + 1) // 2
