@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from tpo_lab.drawing import GROUND_TRUTH, PALETTE, PREDICTION, _Axis, contact_sheet, draw_boxes, timeline, to_data_uri
+from tpo_lab.drawing import GROUND_TRUTH, PALETTE, PREDICTION, _Axis, contact_sheet, draw_boxes, draw_masks, timeline, to_data_uri
 from tpo_lab.errors import UsageError
 
 GREEN, ORANGE = ImageColor.getrgb(GROUND_TRUTH), ImageColor.getrgb(PREDICTION)
@@ -100,6 +100,31 @@ def test_draw_boxes_refuses_other_frames_and_scales() -> None:
         draw_boxes(np.zeros((3, 4, 5), dtype=np.uint8), [])
     with pytest.raises(UsageError, match=r"scale: .* got 1\.5"):
         draw_boxes(frame(), [], scale=1.5)
+
+
+def test_draw_masks_lines_the_edge_inside_and_veils_the_rest() -> None:
+    mask = np.zeros((12, 20), bool)
+    mask[2:8, 3:10] = True
+    image = np.asarray(draw_masks(np.zeros((12, 20, 3), np.uint8), [(mask, GROUND_TRUTH, 0.5)], scale=2))
+    rows, columns = np.nonzero((image == np.array(GREEN)).all(-1))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 15, 6, 19)
+    edge = np.zeros((24, 40), bool)
+    edge[4:16, 6:20] = True
+    edge[5:15, 7:19] = False
+    assert ((image == np.array(GREEN)).all(-1) == edge).all()
+    assert (image[5:15, 7:19] == np.round(np.array(GREEN) / 2)).all() and not image[
+        ~(edge | np.pad(mask.repeat(2, 0).repeat(2, 1), 0))
+    ].any()
+
+
+def test_draw_masks_has_no_line_along_the_frames_border() -> None:
+    image = np.asarray(draw_masks(frame(), [(np.ones((12, 20), bool), PREDICTION, 0.0)]))
+    assert (image == frame()).all()
+
+
+def test_draw_masks_refuses_other_sizes() -> None:
+    with pytest.raises(UsageError, match=r"masks.*\[12, 20\]"):
+        draw_masks(frame(), [(np.ones((12, 19), bool), PREDICTION, 0.0)])
 
 
 def test_contact_sheet_holds_every_picture_unchanged_and_in_order() -> None:

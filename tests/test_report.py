@@ -28,6 +28,7 @@ from tpo_lab.report import (
     confusion_chart,
     line_chart,
     loss_chart,
+    mask_picture,
     overlap,
     pointing_picture,
     render,
@@ -260,6 +261,22 @@ class TestPictures:
     def test_wrong_attention_is_refused(self, say: Any, attention: Any, message: str):
         with pytest.raises(UsageError, match=message):
             pointing_picture(say(0, "How many?", "three"), attention)
+
+    def test_masks_are_veils_over_true_outlines(self, world: Any):
+        sample = world(1, "mask")[0]
+        place = next(place for place, rle in enumerate(sample.targets.mask.rle) if rle is not None)
+        rle = sample.targets.mask.rle[place].model_dump()
+        truth = mask_picture(sample, None)
+        assert count(truth, GROUND_TRUTH) > 0 and count(truth, PREDICTION) == 0
+        same = {"times_sec": [0.0], "masks": [[rle]]}
+        assert count(mask_picture(sample, same), PREDICTION) > 0
+        hidden = mask_picture(sample, {"times_sec": [0.0], "masks": [[None]]})
+        assert count(hidden, PREDICTION) == 0 and count(hidden, GROUND_TRUTH) == count(truth, GROUND_TRUTH)
+
+    def test_tracks_are_true_boxes_and_the_box_that_the_user_drew(self, world: Any):
+        sample = world(1, "track")[0]
+        picture = mask_picture(sample, None)
+        assert count(picture, GROUND_TRUTH) > 0 and count(picture, "#FFFFFF") > 0
 
     def test_windows_are_drawn_in_proportion_and_only_the_first_predicted_one(self, say: Any):
         sample = say(0, "When?", "<temporal>", temporal={"windows_sec": [[1.0, 3.0]]})

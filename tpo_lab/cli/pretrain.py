@@ -81,6 +81,8 @@ def tracker(
     except KeyboardInterrupt:
         raise Stopped(f"Interrupted. The same command goes on from the last state in {out}.") from None
     # half precision halves what is shipped; the model computes in the precision that it is loaded in
-    sam.to(torch.float16).save_pretrained(out / "nano-sam2")  # type: ignore[no-untyped-call]
+    for parameter in sam.parameters():
+        parameter.data = parameter.data.half()
+    sam.save_pretrained(out / "nano-sam2")
     document = {"sam": str(out / "nano-sam2"), "settings": dataclasses.asdict(settings), "scores": scores}
     return Result(document, f"The tracker is in {out / 'nano-sam2'}; use it as the mask head's setting sam.")
