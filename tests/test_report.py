@@ -340,6 +340,7 @@ def page() -> Page:
         losses=loss_chart(METRICS),
         boxes=[example, example],
         windows=[example],
+        masks=[example],
         routing=[confusion_chart(["none"], [[1]], "Before")],
         video=[],
         video_name="clip.mp4",
