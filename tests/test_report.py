@@ -360,7 +360,7 @@ class TestPage:
         tags = Outline(render(page)).tags
         assert tags.count("table") == 3
         # One of losses, three examples, one confusion matrix.
-        assert tags.count("figure") == 5 and tags.count("img") == 3 and tags.count("svg") == 2
+        assert tags.count("figure") == 6 and tags.count("img") == 4 and tags.count("svg") == 2
 
     def test_sections_without_content_are_left_out(self, page: Page):
         assert "On a video file" not in render(page)
@@ -394,7 +394,7 @@ class TestPage:
             tab.goto(path.as_uri())
             assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
             assert wrong == []
-            assert tab.locator("table").count() == 3 and tab.locator("figure").count() == 5
+            assert tab.locator("table").count() == 3 and tab.locator("figure").count() == 6
             assert tab.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
             for width in (1100, 420):
                 tab.set_viewport_size({"width": width, "height": 800})

@@ -128,6 +128,12 @@ def test_an_official_file_gives_the_same_model(official: tuple[Path, Sam2VideoMo
         assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
+def test_halves_are_loaded_as_whole_numbers_of_32_bits(tmp_path: Path) -> None:
+    model = untrained(nano_config())
+    model.to(torch.float16).save_pretrained(tmp_path)
+    assert {parameter.dtype for parameter in load_sam2(tmp_path).parameters()} == {torch.float32}
+
+
 def test_a_folder_gives_the_same_model_at_another_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Sam2VideoModel(nano_config()).eval()

@@ -80,7 +80,7 @@ def tracker(
         scores = pretrain_tracker(sam, settings, out=out)
     except KeyboardInterrupt:
         raise Stopped(f"Interrupted. The same command goes on from the last state in {out}.") from None
-    # half precision halves what is shipped; the model computes in the precision that it is loaded in
+    # half precision halves what is shipped; what is loaded computes in single precision all the same
     for parameter in sam.parameters():
         parameter.data = parameter.data.half()
     sam.save_pretrained(out / "nano-sam2")

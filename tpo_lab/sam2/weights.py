@@ -205,7 +205,7 @@ def load_sam2(path: str | Path, *, image_size: int | None = None) -> Sam2VideoMo
     config = Sam2VideoConfig.from_pretrained(path)
     if image_size is not None:
         resize(config, image_size)
-    model: Sam2VideoModel = Sam2VideoModel.from_pretrained(path, config=config)
+    model: Sam2VideoModel = Sam2VideoModel.from_pretrained(path, config=config, dtype=torch.float32)
     model.train(False)
     return model
 
