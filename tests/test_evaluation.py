@@ -237,7 +237,9 @@ def test_score_absent_without_both_groups_or_without_probabilities_has_no_auroc(
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
-    return [sample for index in range(2) for sample in samples_of(sample_scene(index, split="test"))]
+    return [
+        sample for index in range(2) for sample in samples_of(sample_scene(index, split="test"), ("conversation", "region", "temporal"))
+    ]
 
 
 def test_evaluate_scores_a_head_that_always_answers_the_whole_frame(samples: list[Sample]) -> None:

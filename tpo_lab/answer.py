@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tpo_lab.batch import Batch, Row
+from tpo_lab.batch import Batch, Row, first_box
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.sliding import Sliding, slide
 from tpo_lab.model import TPOModel, clip_visual, features_for
@@ -301,6 +301,8 @@ class Answerer:
             gathered["query_valid"] = torch.ones(gathered["query_features"].shape[:2], dtype=torch.bool, device=embeddings.device)
         clip = row.clip_of(head_name)
         gathered["clip"] = torch.zeros_like(answer, device=embeddings.device)
+        prompt = torch.tensor(first_box(row.samples[0], row.clip), device=embeddings.device)
+        gathered["prompt_xyxy"] = prompt.expand(len(embeddings), 4)
         visual = clip_visual([clip] * len(embeddings), answer, embeddings.device, **gathered)
         sliding = head.sliding if self.sliding is None or head_name != "temporal" else self.sliding
         return slide(head, embeddings, visual, clip, sliding)

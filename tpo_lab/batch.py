@@ -7,6 +7,7 @@ it, and nothing that comes after sees it, in training and in inference alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -54,6 +55,7 @@ class HeadSlots:
         question: first and last (exclusive) token of the user's text, [slot, 2].
         clips, annotations: per answer.
         slots_per_answer: how many slots each answer has.
+        prompt_xyxy: the first box that the user pointed at, in [0,1] of the frame, per answer [answer, 4]; NaN where there is none.
     """
 
     row: Tensor
@@ -63,6 +65,7 @@ class HeadSlots:
     clips: tuple[ClipInfo, ...]
     annotations: tuple[Any, ...]
     slots_per_answer: tuple[int, ...]
+    prompt_xyxy: Tensor
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device; frames stay where they are until the vision tower asks for them."""
         tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
-        places = ("row", "token", "answer", "question")
+        places = ("row", "token", "answer", "question", "prompt_xyxy")
         slots = {head: replace(slot, **{name: getattr(slot, name).to(device) for name in places}) for head, slot in self.slots.items()}
         return Batch(**tensors, slots=slots, rows=self.rows)
 
@@ -123,6 +126,7 @@ class _Slots:
     clips: list[ClipInfo] = field(default_factory=list)
     annotations: list[Any] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    prompts: list[list[float]] = field(default_factory=list)
 
 
 class Collator:
@@ -210,6 +214,7 @@ def _add_slots(slots: dict[str, _Slots], encoded: Encoded, sample: Sample, row: 
             found.clips.append(row.clip_of(slot.head))
             found.annotations.append(_annotation(sample, slot.marker))
             found.counts.append(0)
+            found.prompts.append(first_box(sample, row.clip))
         counts[slot.head] = counts.get(slot.head, 0) + 1
         found.counts[-1] += 1
         found.row.append(place)
@@ -224,6 +229,12 @@ def _annotation(sample: Sample, marker: str) -> Any:
     if isinstance(value, tuple):
         return [item.model_dump(mode="json") if hasattr(item, "model_dump") else item for item in value]
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+def first_box(sample: Sample, clip: ClipInfo) -> list[float]:
+    """The first box that a sample's user points at, xyxy in [0,1] of the frame; NaN where there is none."""
+    places = [place for place, prompt in enumerate(sample.prompts) if prompt.type == "box"]
+    return _normalised_box(sample, places[0], clip) if places else [math.nan] * 4
 
 
 def _normalised_box(sample: Sample, prompt: int, clip: ClipInfo) -> list[float]:
@@ -245,4 +256,5 @@ def _head_slots(found: _Slots) -> HeadSlots:
         clips=tuple(found.clips),
         annotations=tuple(found.annotations),
         slots_per_answer=tuple(found.counts),
+        prompt_xyxy=torch.tensor(found.prompts, dtype=torch.float32).reshape(-1, 4),
     )

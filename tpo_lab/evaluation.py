@@ -12,7 +12,7 @@ from tpo_lab.answer import Answer, Answerer
 from tpo_lab.batch import HeadSlots, Row
 from tpo_lab.errors import UsageError
 from tpo_lab.features import FeatureCache
-from tpo_lab.heads import Head
+from tpo_lab.heads import Head, MaskHead
 from tpo_lab.heads.sliding import slide
 from tpo_lab.media import Frames
 from tpo_lab.model import Forward, TPOModel
@@ -59,6 +59,7 @@ class Evaluation:
             "segmentation J&F, hidden for a while": ("mask", "routed", "hidden", "j&f"),
             "tracking AO": ("track", "routed", "ao"),
             "tracking AO (forced)": ("track", "teacher_forced", "ao"),
+            "tracking AO (box to SAM2)": ("track", "direct", "ao"),
             "QA accuracy": ("qa", "accuracy"),
             "absent accuracy": ("absent", "accuracy"),
             "absent AUROC": ("absent", "auroc"),
@@ -127,18 +128,26 @@ def _answer_rows(model: TPOModel, answerer: Answerer, rows: Sequence[Row]) -> li
     questions = [replace(row, samples=(_question(row.samples[0]),)) for row in rows]
     answers = answerer.answer(questions, video=video)
     forced: list[dict[str, Any]] = [{} for _ in rows]
+    direct: list[dict[str, Any]] = [{} for _ in rows]
     batch = model.collate(rows).to(model.backbone.device)
     if batch.slots:
         forward = model(batch, video)
         for name, slots in batch.slots.items():
-            decoded = _decoded(model.head(name), forward, slots)
-            owners: list[int] = []
-            for row in slots.row.tolist():
-                if row not in owners:
-                    owners.append(row)
+            head = model.head(name)
+            decoded = _decoded(head, forward, slots)
+            owners = list(dict.fromkeys(slots.row.tolist()))
             for row, structured in zip(owners, decoded, strict=True):
                 forced[row][name] = structured
-    return [_record(row.samples[0], answer, given) for row, answer, given in zip(rows, answers, forced, strict=True)]
+            if isinstance(head, MaskHead) and slots.prompt_xyxy.isfinite().any():
+                with head.prompted("direct"):
+                    prediction = head.predict(forward.task_embeddings[name], forward.visuals[name])
+                has_box = slots.prompt_xyxy.isfinite().all(-1).tolist()
+                found = head.decode(prediction, list(slots.clips), slots.answer)
+                direct = [
+                    {name: found[owners.index(row)]} if row in owners and has_box[owners.index(row)] else {} for row in range(len(rows))
+                ]
+    together = zip(rows, answers, forced, direct, strict=True)
+    return [_record(row.samples[0], answer, given, pointed) for row, answer, given, pointed in together]
 
 
 def _decoded(head: Head[Any, Any], forward: Forward, slots: HeadSlots) -> list[dict[str, Any]]:
@@ -167,7 +176,7 @@ def _question(sample: Sample) -> Sample:
     return sample.model_copy(update={"conversation": turns})
 
 
-def _record(sample: Sample, answer: Answer, forced: dict[str, Any]) -> Record:
+def _record(sample: Sample, answer: Answer, forced: dict[str, Any], direct: dict[str, Any]) -> Record:
     expected_text = sample.conversation[-1].text if sample.conversation[-1].role == "assistant" else ""
     return Record(
         id=sample.id,
@@ -179,6 +188,7 @@ def _record(sample: Sample, answer: Answer, forced: dict[str, Any]) -> Record:
         emitted=answer.routes,
         routed=answer.structured,
         forced=forced,
+        direct=direct,
         target=sample.targets.model_dump(mode="json", exclude_none=True),
         media=sample.media.path,
         task=str(sample.meta.get("task", "")),

@@ -218,6 +218,7 @@ class TPOModel(nn.Module):
             gathered["query_features"] = _stack_padded(spans)
             gathered["query_valid"] = _stack_padded([torch.ones(len(span), dtype=torch.bool, device=hidden.device) for span in spans])
         clips = [slots.clips[answer] for answer in slots.answer.tolist()]
+        gathered["prompt_xyxy"] = slots.prompt_xyxy[slots.answer].to(hidden.device)
         return clip_visual(clips, slots.answer, hidden.device, clip=place, **gathered)
 
     def frame_states(self, hidden: Tensor, num_frames: int) -> Tensor:

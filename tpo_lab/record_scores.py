@@ -33,6 +33,9 @@ def score(records: Sequence[Record], heads: Iterable[str]) -> dict[str, Any]:
         asked = [record for record in records if has(record)]
         if asked:
             scores[name] = {way: score_outlines(asked, how) for way, how in HOW.items()}
+    pointed = [record for record in records if of.has_track(record) and record.direct]
+    if pointed:
+        scores["track"]["direct"] = track_scores(pointed, of.DIRECT)
     absent = [record for record in records if of.is_absent(record)]
     conversation = [record for record in records if of.is_plain(record)]
     scores |= {name: plain_scores(some) for name, some in (("qa", conversation), ("absent", absent)) if some}
@@ -120,7 +123,7 @@ def track_scores(records: Sequence[Record], how: str) -> dict[str, Any]:
     """GOT-10k's AO, SR@0.5 and SR@0.75 over all frames of all records, and "found", the share of hidden frames that are said to be hidden.
 
     Args:
-        how: `ROUTED` or `GIVEN`. Where the mask head gave no box, the IoU is 0.
+        how: `ROUTED`, `GIVEN` or `DIRECT`. Where the mask head gave no box, the IoU is 0.
     """
     ious = [of.track_ious(record, how) for record in records]
     found: dict[str, Any] = {name.lower(): value for name, value in got10k_scores(np.concatenate(ious)).items()}

@@ -17,8 +17,9 @@ from tpo_lab.metrics.routing import route_correct
 from tpo_lab.metrics.temporal import moment_ious
 
 Values = NDArray[np.float64]
-ROUTED, GIVEN = "routed", "forced"
-"""Which of a record's answers to read: with the route emitted by the model, or with the true route given."""
+ROUTED, GIVEN, DIRECT = "routed", "forced", "direct"
+"""Which of a record's answers to read: with the route emitted by the model, with the true route given, or with the user's box given to
+SAM2 itself."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Record:
         expected, emitted: the routes of the true answer and of the model's.
         routed: the structured answers that the model gave by itself, per head.
         forced: what each head reads where the true routes are given, per head.
+        direct: the mask head's answer where the box that the user pointed at goes straight to SAM2; empty where nobody pointed.
         target: the sample's targets.
         task: the head that the sample is about, where its `meta` says so; for questions about what is not there no route does.
         route_probability: per head, as in `Answer`; empty in records of before it was kept.
@@ -47,6 +49,7 @@ class Record:
     media: str
     task: str = ""
     route_probability: dict[str, float] = field(default_factory=dict)
+    direct: dict[str, Any] = field(default_factory=dict)
 
 
 def is_plain(record: Record) -> bool:

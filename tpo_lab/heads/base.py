@@ -59,6 +59,8 @@ class Visual:
             row-major order, or None. They know the frames before, not the question.
         query_features: embedded words of the question [slot, token, d], or None.
         query_valid: which of those exist [slot, token], or None.
+        prompt_xyxy: the first box that the user pointed at in the question, in [0,1] of the frame [slot, 4]; NaN for a slot without one.
+            None: not known. A box lies on the first frame.
         clip: LongTensor [slot]; slots about the same clip share a number, so that what is expensive is done once. None: not known.
     """
 
@@ -72,6 +74,7 @@ class Visual:
     frame_states: Tensor | None = None
     query_features: Tensor | None = None
     query_valid: Tensor | None = None
+    prompt_xyxy: Tensor | None = None
     clip: Tensor | None = None
 
     def validate(self, needs: frozenset[str] = frozenset()) -> Visual:
@@ -83,6 +86,8 @@ class Visual:
         require_axes("visual.answer", self.answer, slot=slot)
         if self.clip is not None:
             require_axes("visual.clip", self.clip, slot=slot)
+        if self.prompt_xyxy is not None:
+            require_axes("visual.prompt_xyxy", self.prompt_xyxy, slot=slot, xyxy=4)
         for argument, mask in (("frame_valid", self.frame_valid), ("query_valid", self.query_valid)):
             if mask is not None and mask.dtype != torch.bool:
                 raise UsageError(f"visual.{argument}", expected="torch.bool, True = valid", got=mask.dtype)

@@ -245,3 +245,22 @@ def test_a_head_is_built_again_from_its_spec(bench: Any) -> None:
     with torch.no_grad():
         first, second = (each.eval().predict(bench.embedding(2), bench.visual(2)).dense()[0] for each in (head, again))
     assert np.array_equal(first.numpy(), second.numpy())
+
+
+def test_a_box_may_go_straight_to_sam2(build: Build, bench: Any) -> None:
+    head = build(condition="best").eval()
+    boxes = torch.tensor([[0.1, 0.2, 0.5, 0.6], [float("nan")] * 4])
+    visual = replace(bench.visual(2), prompt_xyxy=boxes)
+    with torch.no_grad():
+        token = head.predict(bench.embedding(2), visual)
+        with head.prompted("direct"):
+            direct = head.predict(bench.embedding(2), visual)
+        again = head.predict(bench.embedding(2), visual)
+    wanted = head.tracker.prompt_boxes(boxes[:1] * 64).sparse
+    torch.testing.assert_close(direct.proposal.tokens[:1], wanted)
+    assert int(direct.condition[0]) == 0 and direct.proposal.boxes_xyxy[0].tolist() == boxes[0].tolist()
+    assert torch.equal(direct.proposal.tokens[1], token.proposal.tokens[1]) and direct.condition[1] == token.condition[1]
+    assert torch.equal(again.dense()[0], token.dense()[0]), "the setting is put back"
+    head.train()
+    with head.prompted("direct"):
+        assert not torch.equal(head.predict(bench.embedding(2), visual).proposal.tokens[0], wanted[0]), "training is by token"

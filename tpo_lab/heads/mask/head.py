@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from tpo_lab.boxes import mask_boxes, order_corners
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_finite
-from tpo_lab.heads.mask.settings import SHIPPED, MaskSettings, PointingMaskSettings
+from tpo_lab.heads.mask.settings import SHIPPED, MaskSettings, PointingMaskSettings, PromptedBy
 from tpo_lab.heads.mask.targets import MaskItem, MaskTargets, collate_items, encode_item
 from tpo_lab.heads.patches import Pointing, patch_coverage
 from tpo_lab.losses import BoxL1, SoftCrossEntropy, dice_values, mask_bce_values
@@ -139,6 +140,16 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         self.tracker.soft = mode
         return self
 
+    @contextmanager
+    def prompted(self, by: PromptedBy) -> Iterator[None]:
+        """For a while, another setting `prompt`."""
+        before = self.settings
+        self.settings = replace(before, prompt=by)
+        try:
+            yield
+        finally:
+            self.settings = before
+
     def propose(self, task_embedding: Tensor, visual: Visual, frame: Tensor) -> Proposal:
         """Tokens for one frame of each slot, LongTensor [slot]; here the same for all."""
         tokens, boxes = self.adapter(task_embedding)
@@ -149,6 +160,8 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         rows = self._seen(visual)
         condition = self._condition(task_embedding, visual, rows)
         proposal = self.propose(task_embedding, visual, condition)
+        if self.settings.prompt == "direct" and not self.training and visual.prompt_xyxy is not None:
+            condition, proposal = self._pointed(condition, proposal, visual.prompt_xyxy)
         prompt = self.tracker.prompt_tokens(proposal.tokens)
         slots = torch.arange(len(condition), device=condition.device)
         first = self.tracker.segment(rows(slots, condition), prompt)
@@ -158,6 +171,14 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         for sign in (1, -1):
             steps += self._follow(rows, condition, memory, ages, sign, visual.frame_valid.shape[1])
         return MaskPrediction(tuple(steps), condition, proposal, visual.frame_valid)
+
+    def _pointed(self, condition: Tensor, proposal: Proposal, prompt_xyxy: Tensor) -> tuple[Tensor, Proposal]:
+        """The same, and for slots whose user pointed at a box the first frame and the box."""
+        pointed = prompt_xyxy.isfinite().all(-1)
+        boxes = torch.where(pointed[:, None], prompt_xyxy, proposal.boxes_xyxy)
+        own = self.tracker.prompt_boxes(prompt_xyxy.nan_to_num() * self.tracker.image_size).sparse
+        tokens = torch.where(pointed[:, None, None], own, proposal.tokens)
+        return torch.where(pointed, 0, condition), Proposal(tokens, boxes, proposal.logit)
 
     def _seen(self, visual: Visual) -> _Rows:
         """Features of every frame, encoded once per clip."""

@@ -10,6 +10,7 @@ from tpo_lab.heads.base import HeadSettings
 
 Loss = Literal["mask", "distill", "sam2"]
 Condition = Literal["first", "best"]
+PromptedBy = Literal["token", "direct"]
 SHIPPED = "nano-sam2"
 
 
@@ -24,6 +25,9 @@ class MaskSettings(HeadSettings):
         loss: "mask": what comes out is compared, on every frame, through SAM2's memory; "sam2": the same by SAM2's own objective;
             "distill": the prompt tokens are compared with what SAM2's prompt encoder makes of the true box, as released.
         condition: the frame that the tokens prompt: "first", or the one of `candidates` on which the mask looks best to SAM2.
+        prompt: what prompts SAM2 where the user pointed at a box: "token", what the adapter makes of the task embedding, into which the
+            language model has put the box; or "direct", the box itself on the first frame, as in the released demo. Then the language model
+            only says that the mask head is asked. Training is always by "token".
         candidates: frames that "best" chooses from, evenly spread from the first to the last.
         train_frames: frames of a clip that a training step follows the object through, chosen anew each time; None: all.
         weight_bce: of "bce" (loss "mask").
@@ -40,6 +44,7 @@ class MaskSettings(HeadSettings):
     adapter_layers: Literal[1, 2] = 2
     loss: Loss = "mask"
     condition: Condition = "first"
+    prompt: PromptedBy = "token"
     candidates: int = 3
     train_frames: int | None = None
     weight_bce: float = 2.0
@@ -51,7 +56,7 @@ class MaskSettings(HeadSettings):
     weight_box: float = 1.0
 
     def __post_init__(self) -> None:
-        for field, choices in (("loss", Loss), ("condition", Condition)):
+        for field, choices in (("loss", Loss), ("condition", Condition), ("prompt", PromptedBy)):
             if getattr(self, field) not in get_args(choices):
                 raise unknown_name(f"{field} of the mask head", getattr(self, field), get_args(choices))
         if self.adapter_layers not in (1, 2):
