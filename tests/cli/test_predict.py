@@ -12,10 +12,11 @@ from PIL import Image, ImageColor
 from tpo_lab.answer import Answer
 from tpo_lab.cli.overlays import frames_picture, write_overlays
 from tpo_lab.cli.predict import parse_box
-from tpo_lab.drawing import GROUND_TRUTH, PREDICTION
+from tpo_lab.drawing import GROUND_TRUTH, PALETTE, PREDICTION
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.heads.sliding import Sliding
+from tpo_lab.rle import encode_rle
 
 STRUCTURED = {
     "region": {"boxes_xyxy": [[4.0, 6.0, 40.0, 44.0]]},
@@ -106,6 +107,17 @@ def test_frames_in_a_window_are_framed():
     images = [frames_picture(frames, [0.0, 1.0, 2.0, 3.0], document(windows_sec=windows)) for windows in ([], [[1.0, 2.0]], [[1.0, 2.5]])]
     shares = [share_of(image.crop((0, image.height - 140, image.width, image.height)), PREDICTION) for image in images]
     assert shares[0] == 0 < shares[1] and shares[2] == pytest.approx(2 * shares[1])
+
+
+def test_masks_are_veils_in_their_own_frames_each_object_in_its_own_colour():
+    mask = np.zeros((100, 100), bool)
+    mask[20:40, 20:40] = True
+    frames = np.zeros((2, 100, 100, 3), np.uint8)
+    masks = [[None, encode_rle(mask)], [None, encode_rle(mask.T[::-1])]]
+    plain, veiled = (np.asarray(frames_picture(frames, [0.0, 1.0], document(masks=given))) for given in ([], masks))
+    assert plain.shape == veiled.shape
+    colours = {tuple(pixel) for pixel in veiled[(plain != veiled).any(-1)].tolist()}
+    assert {ImageColor.getrgb(PALETTE[1]), ImageColor.getrgb(PALETTE[2])} <= colours
 
 
 def test_small_frames_are_enlarged_and_large_ones_keep_their_size():

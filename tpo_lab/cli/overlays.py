@@ -1,4 +1,4 @@
-"""The pictures of an answer: boxes over the frames, windows and saliency over time."""
+"""The pictures of an answer: boxes and masks over the frames, windows and saliency over time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from tpo_lab.drawing import Box
+    from tpo_lab.drawing import Box, Mask
 
 _READABLE = 240
 """Clips with a shorter side below this many pixels are enlarged, so that labels do not hide them."""
 _THUMBNAIL = 160
+_VEIL = 0.45
 _TIMELINE_WIDTH = 720
 
 
@@ -72,7 +73,7 @@ def frames_picture(
 ) -> Image:
     """The answer over the frames in their own resolution, and below it, small, all frames that the model was shown.
 
-    Predicted boxes mean the last frame.
+    Predicted boxes mean the last frame; masks are veils, each in the frame that it belongs to.
 
     Args:
         frames: uint8 RGB [frame, h, w, 3].
@@ -81,19 +82,32 @@ def frames_picture(
         first: the frame on which the prompts lie, uint8 RGB [h, w, 3].
         prompts: xyxy in pixels of it.
     """
-    from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, contact_sheet, draw_boxes
+    import numpy as np
+
+    from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, contact_sheet, draw_boxes, draw_masks
 
     scale = max(1, _READABLE // min(frames.shape[1:3]))
     asked: list[Box] = [(box, f"prompt {index}", GROUND_TRUTH) for index, box in enumerate(prompts)]
     found: list[Box] = [(_ordered(box), f"box {index}", PREDICTION) for index, box in enumerate(document["boxes_xyxy"])]
     large = [draw_boxes(first, asked, scale=scale)] if first is not None else []
-    large.append(draw_boxes(frames[-1], found, scale=scale))
+    veiled = [draw_masks(frame, _masks(document, place)) for place, frame in enumerate(frames)]
+    large.append(draw_boxes(np.asarray(veiled[-1]), found, scale=scale))
     small = []
-    for frame, time_sec in zip(frames, times_sec, strict=True):
+    for frame, time_sec in zip(veiled, times_sec, strict=True):
         inside = any(start <= time_sec < end for start, end in document["windows_sec"])
-        small.append(_thumbnail(draw_boxes(frame, []), PREDICTION if inside else None))
+        small.append(_thumbnail(frame, PREDICTION if inside else None))
     saw = f"{len(small)} frames, {times_sec[0]:.2f} to {times_sec[-1]:.2f} s" + (", framed: in a window" if document["windows_sec"] else "")
     return contact_sheet([large, small], [f"{document['question']}\n{document['text']}", saw])
+
+
+def _masks(document: Mapping[str, Any], frame: int) -> list[Mask]:
+    """What is drawn of the objects in one of the frames that the model was shown; each has a colour of its own."""
+    from tpo_lab.drawing import PALETTE
+    from tpo_lab.rle import decode_rle
+
+    shown = [(place, masks[frame]) for place, masks in enumerate(document.get("masks", ())) if masks[frame] is not None]
+    # the first colour means what is true
+    return [(decode_rle("masks", rle), PALETTE[1 + place % (len(PALETTE) - 1)], _VEIL) for place, rle in shown]
 
 
 def _ordered(xyxy: Sequence[float]) -> list[float]:

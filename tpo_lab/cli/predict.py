@@ -73,6 +73,16 @@ def predict(
     return Result(document, _view(document))
 
 
+def _seen(document: dict[str, Any], boxes: list[list[float] | None]) -> str:
+    """In how many frames an object is seen, and where at first."""
+    times = document["structured"]["mask"]["times_sec"]
+    found = [(time, box) for time, box in zip(times, boxes, strict=True) if box is not None]
+    if not found:
+        return f"in none of {len(boxes)} frames"
+    time_sec, box = found[0]
+    return f"in {len(found)} of {len(boxes)} frames; at {time_sec:.2f} s at {', '.join(f'{edge:.0f}' for edge in box)}"
+
+
 def parse_box(text: str) -> tuple[float, ...]:
     """`x0,y0,x1,y1` as four numbers; whether they lie in the frame is found when the frame is known.
 
@@ -94,6 +104,7 @@ def _view(document: dict[str, Any]) -> Table:
         ("task", document["task"] or "plain text"),
         *(("box (pixels)", ", ".join(f"{edge:.1f}" for edge in box)) for box in document["boxes_xyxy"]),
         *(("window", f"{start:.2f} to {end:.2f} s") for start, end in document["windows_sec"]),
+        *(("mask", _seen(document, boxes)) for boxes in document["track_xyxy"]),
         *(("written", file) for file in document.get("files", [])),
     ]
     return table(("", ""), rows)
