@@ -67,7 +67,7 @@ def test_every_head_that_asks_for_the_width_of_the_vision_tower_gets_it(monkeypa
 
 
 def test_build_refuses_an_unknown_head_with_the_list() -> None:
-    with pytest.raises(UsageError, match=r"head: expected one of region, temporal.*got 'regoin'.*Did you mean 'region'"):
+    with pytest.raises(UsageError, match=r"head: expected one of mask, region, temporal.*got 'regoin'.*Did you mean 'region'"):
         tpo.build(heads=("regoin",))
 
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "checkpoint audit",
     "checkpoint pack",
     "pretrain nano",
+    "pretrain tracker",
     "score",
     "doctor",
 }

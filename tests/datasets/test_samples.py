@@ -206,7 +206,9 @@ def test_held_out_pairs_are_targets_nowhere_else_and_named_nowhere(split):
 
 
 def test_unknown_tasks_and_no_questions_are_refused():
-    with pytest.raises(UsageError, match=r"tasks: expected one of conversation, region, temporal, got 'regions'. Did you mean 'region'"):
+    with pytest.raises(
+        UsageError, match=r"tasks: expected one of conversation, mask, region, temporal, track, got 'regions'. Did you mean 'region'"
+    ):
         samples_of(sample_scene(0), ("regions",))
     with pytest.raises(UsageError, match="questions: expected at least 1, got 0"):
         samples_of(sample_scene(0), questions=0)

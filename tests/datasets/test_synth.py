@@ -200,7 +200,7 @@ def test_settings_that_are_not_ours_are_refused(text, message, tmp_path):
         ({"processes": 0}, "processes: expected at least 1, got 0"),
         ({"split": "dev"}, "split: expected one of compositions, test, train, val, got 'dev'"),
         ({"level": "extreme"}, "level: expected one of easy, growing, hard, standard, got 'extreme'"),
-        ({"tasks": ("masks",)}, "tasks: expected one of conversation, region, temporal, got 'masks'"),
+        ({"tasks": ("masks",)}, "tasks: expected one of conversation, mask, region, temporal, track, got 'masks'"),
         ({"tasks": ()}, r"tasks: expected one or more of .*, got \(\)"),
         ({"tasks": ("region", "region")}, r"tasks: expected one or more of .*, each once, got \('region', 'region'\)"),
     ],

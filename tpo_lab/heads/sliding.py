@@ -155,6 +155,9 @@ def cut_visual(visual: Visual, places: Tensor, bounds_sec: Tensor) -> Visual:
         frame_states=frames_of(visual.frame_states),
         query_features=again(visual.query_features),
         query_valid=again(visual.query_valid),
+        # the windows of a clip show different frames, and a box lies on the first of all
+        clip=None,
+        prompt_xyxy=None,
     )
 
 
