@@ -19,6 +19,8 @@ _GROUPS = {
     "region": "Where is it?",
     "temporal": "When does it happen?",
     "highlights": "Which moments show it best?",
+    "masks": "What does it cover?",
+    "tracks": "Where does it go?",
     "questions": "Plain questions",
     "what is not there": "What is not there",
     "routing": "Which task?",
