@@ -73,8 +73,9 @@ class MaskPrediction:
         condition: the frame that was prompted, LongTensor [slot].
         proposal: that of the frame.
         frame_valid: which frames exist [slot, frame].
-        pointing: logits over the patches of all frames [slot, frame, patch], or None.
-        boxes_at: for heads that point, the boxes around all patches of frames [slot], or None.
+        pointing: of a head that points, logits over the patches of all frames [slot, frame, patch]; else None.
+        task_embedding: of a head that points, what its boxes are read from [slot, d]; else None.
+        features: of a head that points, those of the patches [slot, frame, patch, d_vision]; else None.
     """
 
     steps: tuple[Step, ...]
@@ -128,6 +129,7 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         self.adapter = self.make_adapter(embed_dim)
         for parameter in self.sam.parameters():
             parameter.requires_grad_(False)
+        self.train(self.training)
 
     def make_adapter(self, embed_dim: int) -> nn.Module:
         """The part between language model and SAM2; the only one that learns, unless a recipe names others."""
@@ -259,9 +261,7 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         return {name: torch.cat(values) for name, values in found.items()}
 
     def _terms(self) -> tuple[str, ...]:
-        return {"mask": ("bce", "dice", "there"), "sam2": ("focal", "dice", "iou", "there"), "distill": ("token", "box")}[
-            self.settings.loss
-        ]
+        return TERMS[self.settings.loss]
 
     def _distilled(self, prediction: MaskPrediction, target: MaskTargets) -> dict[str, Tensor]:
         slots = torch.arange(len(prediction.condition), device=prediction.condition.device)
@@ -317,10 +317,8 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
             seen = followed & target.visible & target.has_masks[:, None]
             found = {"there_rate": float(((there > 0) == target.visible)[followed].float().mean())} if followed.any() else {}
             if seen.any():
-                large = (
-                    functional.interpolate(logits[seen][:, None], target.masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0] > 0
-                )
-                truth = target.masks[seen] > 0.5
+                large = functional.interpolate(logits[seen][:, None], target.masks.shape[-2:], mode="bilinear", align_corners=False)
+                large, truth = large[:, 0] > 0, target.masks[seen] > 0.5
                 iou = (large & truth).sum((1, 2)) / (large | truth).sum((1, 2)).clamp(min=1)
                 found["mean_iou"] = float(iou.mean())
         return found
