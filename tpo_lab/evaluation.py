@@ -138,16 +138,22 @@ def _answer_rows(model: TPOModel, answerer: Answerer, rows: Sequence[Row]) -> li
             owners = list(dict.fromkeys(slots.row.tolist()))
             for row, structured in zip(owners, decoded, strict=True):
                 forced[row][name] = structured
-            if isinstance(head, MaskHead) and slots.prompt_xyxy.isfinite().any():
-                with head.prompted("direct"):
-                    prediction = head.predict(forward.task_embeddings[name], forward.visuals[name])
-                has_box = slots.prompt_xyxy.isfinite().all(-1).tolist()
-                found = head.decode(prediction, list(slots.clips), slots.answer)
-                direct = [
-                    {name: found[owners.index(row)]} if row in owners and has_box[owners.index(row)] else {} for row in range(len(rows))
-                ]
+            if isinstance(head, MaskHead):
+                for row, pointed in zip(owners, _pointed(head, forward, slots), strict=True):
+                    direct[row] = {} if pointed is None else {name: pointed}
     together = zip(rows, answers, forced, direct, strict=True)
-    return [_record(row.samples[0], answer, given, pointed) for row, answer, given, pointed in together]
+    return [_record(row.samples[0], answer, given, boxed) for row, answer, given, boxed in together]
+
+
+def _pointed(head: MaskHead, forward: Forward, slots: HeadSlots) -> list[dict[str, Any] | None]:
+    """What the mask head answers where the user's box goes straight to SAM2; None for answers without a box."""
+    boxed = slots.prompt_xyxy.isfinite().all(-1).tolist()
+    if not any(boxed):
+        return [None] * len(boxed)
+    with head.prompted("direct"):
+        prediction = head.predict(forward.task_embeddings[head.name], forward.visuals[head.name])
+    decoded = head.decode(prediction, list(slots.clips), slots.answer)
+    return [structured if has_box else None for structured, has_box in zip(decoded, boxed, strict=True)]
 
 
 def _decoded(head: Head[Any, Any], forward: Forward, slots: HeadSlots) -> list[dict[str, Any]]:

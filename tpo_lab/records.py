@@ -15,6 +15,7 @@ from tpo_lab.metrics.qa import ABSENT_KINDS, qa_correct
 from tpo_lab.metrics.region import rec_ious
 from tpo_lab.metrics.routing import route_correct
 from tpo_lab.metrics.temporal import moment_ious
+from tpo_lab.sample.times import nearest_annotation
 
 Values = NDArray[np.float64]
 ROUTED, GIVEN, DIRECT = "routed", "forced", "direct"
@@ -204,20 +205,14 @@ def outlines(record: Record, how: str, kind: str) -> list[Outline]:
         how: `ROUTED` or `GIVEN`.
         kind: "mask" or "track".
     """
-    target, found = record.target[kind], getattr(record, how).get("mask")
-    times = np.asarray(target["times_sec"], dtype=float)
-    true = target["rle" if kind == "mask" else "xyxy"]
-    objects = (found or {}).get("masks" if kind == "mask" else "track_xyxy") or []
+    target, found = record.target[kind], getattr(record, how).get("mask", {})
+    times, true = target["times_sec"], target["rle" if kind == "mask" else "xyxy"]
+    objects = found.get("masks" if kind == "mask" else "track_xyxy")
     if not objects:
         return [Outline(float(time), None, value) for time, value in zip(times, true, strict=True)]
-    assert found is not None
-    reach = 0.5 * float(np.median(np.diff(times))) if len(times) > 1 else np.inf
-    frames = []
-    for time, value in zip(found["times_sec"], objects[0], strict=True):
-        nearest = int(np.abs(times - time).argmin())
-        if abs(times[nearest] - time) <= reach + 1e-6:
-            frames.append(Outline(float(time), value, true[nearest]))
-    return frames
+    nearest, near = nearest_annotation(found["times_sec"], times)
+    answered = zip(found["times_sec"], objects[0], nearest.tolist(), near.tolist(), strict=True)
+    return [Outline(float(time), value, true[place]) for time, value, place, counts in answered if counts]
 
 
 def mask_qualities(records: Sequence[Record], how: str) -> Values:
@@ -246,20 +241,11 @@ def track_ious(record: Record, how: str) -> Values:
 
     Source: GOT-10k, whose average overlap leaves the first frame out and frames in which the object is hidden.
     """
-    pairs = [(frame.predicted, frame.true) for frame in outlines(record, how, "track")[1:] if frame.true is not None]
-    return np.asarray([0.0 if predicted is None else _box_iou(predicted, true) for predicted, true in pairs], dtype=float)
+    seen = [frame for frame in outlines(record, how, "track")[1:] if frame.true is not None]
+    return rec_ious([frame.predicted for frame in seen], [frame.true for frame in seen]) if seen else np.zeros(0)
 
 
 def track_overlaps(records: Sequence[Record], how: str) -> Values:
     """The mean of `track_ious` of each record [record], of those with `has_followed_track`."""
     ious = [track_ious(record, how) for record in records]
     return np.asarray([each.mean() if len(each) else 0.0 for each in ious])
-
-
-def _box_iou(first: Sequence[float], second: Sequence[float]) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    both = max(width, 0.0) * max(height, 0.0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    either = sum(areas) - both
-    return both / either if either > 0 else 0.0

@@ -96,7 +96,7 @@ def follow_clips(tracker: Tracker, frames: Tensor, clip: Tensor, prompt: Prompt,
     seen = tracker.encode(frames.flatten(0, 1))
 
     def rows(number: int) -> FrameFeatures:
-        return seen.rows(clip * count + number)  # type: ignore[no-any-return]
+        return seen.rows(clip * count + number)
 
     bank = tracker.bank(count)
     found = [tracker.start(0, rows(0), prompt, bank, present=None if present is None else present[:, 0])]
@@ -179,7 +179,7 @@ def pretrain_tracker(sam: Sam2VideoModel, settings: TrackerPretraining, *, out: 
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * lr_factor(step, settings.steps, settings.warmup_ratio, 0.02)
         optimizer.zero_grad()
-        sum(WEIGHTS[name] * value for name, value in losses.items()).backward()  # type: ignore[union-attr]
+        torch.autograd.backward(torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum())
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:

@@ -164,23 +164,36 @@ def untrained(config: Sam2VideoConfig) -> Sam2VideoModel:
 def _config(
     backbone: dict[str, Any], *, image_size: int, stride: int, width: int = 256, decoder: Mapping[str, Any] | None = None, **more: Any
 ) -> Sam2VideoConfig:
-    """One image size in all five places that have it, and one width in all that have that."""
+    """A configuration with one image size and one width in all places that have them."""
     from transformers import Sam2VideoConfig
     from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig, Sam2VisionConfig
     from transformers.models.sam2_video.configuration_sam2_video import Sam2VideoMaskDecoderConfig, Sam2VideoPromptEncoderConfig
 
-    cells = image_size // stride
-    widths = backbone["embed_dim_per_stage"]
-    return Sam2VideoConfig(
+    config = Sam2VideoConfig(
         vision_config=Sam2VisionConfig(
-            backbone_config=Sam2HieraDetConfig(image_size=[image_size] * 2, **backbone),
-            backbone_channel_list=widths[::-1],
-            backbone_feature_sizes=[[cells * factor] * 2 for factor in (4, 2, 1)],
+            backbone_config=Sam2HieraDetConfig(**backbone),
+            backbone_channel_list=backbone["embed_dim_per_stage"][::-1],
             fpn_hidden_size=width,
         ),
-        prompt_encoder_config=Sam2VideoPromptEncoderConfig(image_size=image_size, patch_size=stride, hidden_size=width),
+        prompt_encoder_config=Sam2VideoPromptEncoderConfig(patch_size=stride, hidden_size=width),
         mask_decoder_config=Sam2VideoMaskDecoderConfig(hidden_size=width, **(decoder or {})),
-        image_size=image_size,
-        memory_attention_rope_feat_sizes=[cells, cells],
         **more,
     )
+    resize(config, image_size)
+    return config
+
+
+def resize(config: Any, image_size: int) -> None:
+    """Set the image size in all five places of a configuration that have it.
+
+    Raises:
+        UsageError: a side that is no multiple of the stride.
+    """
+    stride = int(config.prompt_encoder_config.patch_size)
+    if image_size < 1 or image_size % stride:
+        raise UsageError("image_size", expected=f"a multiple of {stride}", got=image_size)
+    cells = image_size // stride
+    config.image_size = config.prompt_encoder_config.image_size = image_size
+    config.vision_config.backbone_config.image_size = [image_size] * 2
+    config.vision_config.backbone_feature_sizes = [[cells * factor] * 2 for factor in (4, 2, 1)]
+    config.memory_attention_rope_feat_sizes = [cells] * 2

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tpo_lab.errors import UsageError, unknown_name
-from tpo_lab.sam2.tracker import FrameFeatures, Masks, MemoryBank, Prompt, Tracker
+from tpo_lab.sam2.tracker import Masks, Prompt, Tracker
 from tpo_lab.video.source import Picture, Source
 
 POLICIES = ("raise", "drop")
@@ -90,15 +90,8 @@ def follow_footage(
             masks = tracker.start(at, tracker.encode(_tensor(picture, tracker)), prompter(shape[0]), bank)
             yield _followed(at, times, masks, shape[0])
         frames = ((number, tracker.encode(_tensor(picture, tracker))) for number, picture in pictures)
-        for number, masks in _tracked(tracker, frames, bank, backward=ahead.step < 0):
+        for number, masks in tracker.track(frames, bank, backward=ahead.step < 0):
             yield _followed(number, times, masks, shape[0])
-
-
-def _tracked(
-    tracker: Tracker, frames: Iterator[tuple[int, FrameFeatures]], bank: MemoryBank, *, backward: bool
-) -> Iterator[tuple[int, Masks]]:
-    # a generator expression would hide a UsageError of the frames behind a RuntimeError
-    yield from tracker.track(frames, bank, backward=backward)
 
 
 def _pictures(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,11 +25,14 @@ POSITIVE, NEGATIVE, TOP_LEFT, BOTTOM_RIGHT = 1, 0, 2, 3
 """What the points of a prompt are, as SAM2 numbers them."""
 
 
+RowsT = TypeVar("RowsT", bound="_Rows")
+
+
 @dataclass(frozen=True)
 class _Rows:
     """Tensors whose first axis is the same."""
 
-    def rows(self, chosen: Tensor | slice) -> Any:
+    def rows(self: RowsT, chosen: Tensor | slice) -> RowsT:
         """The same with the rows of a mask, of indices or of a slice."""
         return type(self)(*(getattr(self, each.name)[chosen] for each in fields(self)))
 
@@ -165,7 +168,9 @@ class Tracker:
     def __init__(self, sam: Sam2VideoModel, *, soft: bool = False) -> None:
         self.sam, self.soft = sam, soft
         self.config = sam.config
-        self.image_size = int(sam.prompt_encoder.input_image_size)  # type: ignore[arg-type]  # square ones only
+        size = sam.prompt_encoder.input_image_size
+        # a list where a configuration says height and width; the model takes squares alone
+        self.image_size = size if isinstance(size, int) else int(size[0])
         self.grid = int(sam.backbone_feature_sizes[-1][0])
 
     def encode(self, frames: Tensor) -> FrameFeatures:
@@ -315,21 +320,23 @@ class Tracker:
             return like.new_zeros(len(ages) * parts, 1, width)
         share = torch.tensor(ages, dtype=torch.float32, device=like.device) / max(pointers - 1, 1)
         waves = _sines(share, int(self.sam.hidden_dim)).to(like.dtype)
-        return self.sam.temporal_positional_encoding_projection_layer(waves)[:, None].repeat_interleave(parts, 0)  # type: ignore[no-any-return]
+        projected: Tensor = self.sam.temporal_positional_encoding_projection_layer(waves)
+        return projected[:, None].repeat_interleave(parts, 0)
 
     @property
     def _image_position(self) -> Tensor:
         """Of the coarse cells [cell, 1, c]."""
-        like = self.sam.no_memory_embedding
-        shape = torch.Size((1, int(self.sam.hidden_dim), self.grid, self.grid))
-        return self.sam.vision_encoder.neck.position_encoding(shape, like.device, like.dtype).flatten(2).permute(2, 0, 1)  # type: ignore[no-any-return]
+        return self._positions(self.sam.vision_encoder.neck.position_encoding, int(self.sam.hidden_dim))
 
     @property
     def _memory_position(self) -> Tensor:
         """Of the cells of a memory [cell, 1, c_memory]."""
+        return self._positions(self.sam.memory_encoder.position_encoding, int(self.sam.mem_dim))
+
+    def _positions(self, encoding: Callable[..., Tensor], width: int) -> Tensor:
         like = self.sam.no_memory_embedding
-        shape = torch.Size((1, int(self.sam.mem_dim), self.grid, self.grid))
-        return self.sam.memory_encoder.position_encoding(shape, like.device, like.dtype).flatten(2).permute(2, 0, 1)  # type: ignore[no-any-return]
+        waves = encoding(torch.Size((1, width, self.grid, self.grid)), like.device, like.dtype)
+        return waves.flatten(2).permute(2, 0, 1)
 
     def _decode(self, frame: FrameFeatures, embedding: Tensor, prompt: Prompt, *, first: bool) -> Masks:
         objects = len(embedding)

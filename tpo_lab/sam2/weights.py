@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tpo_lab.errors import UsageError
-from tpo_lab.sam2.configs import SIZES, Version, sam2_config
+from tpo_lab.sam2.configs import SIZES, Version, resize, sam2_config
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoModel
@@ -208,15 +208,3 @@ def load_sam2(path: str | Path, *, image_size: int | None = None) -> Sam2VideoMo
     model: Sam2VideoModel = Sam2VideoModel.from_pretrained(path, config=config, dtype=torch.float32)
     model.train(False)
     return model
-
-
-def resize(config: Any, image_size: int) -> None:
-    """Set the image size in all five places of a configuration that have it."""
-    stride = int(config.prompt_encoder_config.patch_size)
-    if image_size < 1 or image_size % stride:
-        raise UsageError("image_size", expected=f"a multiple of {stride}", got=image_size)
-    cells = image_size // stride
-    config.image_size = config.prompt_encoder_config.image_size = image_size
-    config.vision_config.backbone_config.image_size = [image_size] * 2
-    config.vision_config.backbone_feature_sizes = [[cells * factor] * 2 for factor in (4, 2, 1)]
-    config.memory_attention_rope_feat_sizes = [cells] * 2

@@ -264,3 +264,17 @@ def test_a_box_may_go_straight_to_sam2(build: Build, bench: Any) -> None:
     head.train()
     with head.prompted("direct"):
         assert not torch.equal(head.predict(bench.embedding(2), visual).proposal.tokens[0], wanted[0]), "training is by token"
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights"),
+    [
+        ("mask", {"bce": 2.0, "dice": 0.5, "there": 1.0}),
+        ("sam2", {"focal": 20.0, "dice": 1.0, "iou": 1.0, "there": 1.0}),
+        ("distill", {"token": 1.0, "box": 1.0}),
+    ],
+)
+def test_terms_weigh_what_they_weigh_in_their_sources(bench: Any, loss: str, weights: dict[str, float]) -> None:
+    assert bench.head(loss=loss).weights() == weights
+    if "dice" in weights:
+        assert bench.head(loss=loss, weight_dice=0.3).weights()["dice"] == 0.3

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.datasets.world.render import Mask, masks, render
-from tpo_lab.datasets.world.scene import FRAME_COUNT, Scene, sample_scene
+from tpo_lab.datasets.world.scene import FRAME_COUNT, sample_scene
 
 LEAST_PIXELS = 16
 """A thing with fewer pixels in the first frame is not asked for."""
@@ -54,13 +54,13 @@ def track_batches(clips: int, *, frames: int, things: int, seed: int, split: str
             rng = random.Random(f"{seed}/{split}/{index}")
             index += 1
             order = _order(rng, frames)
-            followed = _followed(scene, order)
+            amodal, visible = masks(scene)
+            followed = _followed(amodal, visible[:, order[0]])
             if not followed:
                 continue
-            _, visible = masks(scene, order)
             for thing in rng.sample(followed, min(things, len(followed))):
                 owners.append(len(footage))
-                truth.append(visible[thing])
+                truth.append(visible[thing, order])
             footage.append(render(scene, order).transpose(0, 3, 1, 2))
         yield TrackBatch(np.stack(footage), np.array(owners, np.int64), np.stack(truth))
 
@@ -72,9 +72,13 @@ def _order(rng: random.Random, frames: int) -> list[int]:
     return order[::-1] if rng.random() < 0.5 else order
 
 
-def _followed(scene: Scene, order: list[int]) -> list[int]:
-    """Things that can be seen well enough in the first frame of the order."""
-    amodal, visible = masks(scene)
+def _followed(amodal: Mask, visible: Mask) -> list[int]:
+    """Things that can be seen well enough.
+
+    Args:
+        amodal: the whole things in all frames, bool [thing, frame, y, x].
+        visible: what can be seen of them in the first frame shown, bool [thing, y, x].
+    """
     whole = np.maximum(amodal.sum((2, 3)).max(1), 1)
-    seen = visible[:, order[0]].sum((1, 2))
+    seen = visible.sum((1, 2))
     return np.flatnonzero((seen >= LEAST_PIXELS) & (seen >= LEAST_SEEN * whole)).tolist()

@@ -61,7 +61,7 @@ class PointingCGDETRHead(CGDETRHead):
     network's saliency is added to it, the proposals start from the likeliest windows by it, and a proposal is worth the more the better its
     window agrees with it.
 
-    Source: `CGDETRHead`; the pointing is that of `tpo_lab.heads.region_dense`.
+    Source: `CGDETRHead`; the pointing is that of `tpo_lab.heads.patches`.
     Differs in: looks at patches. Features of whole clips, as CG-DETR has them, suit footage that shows one thing at a time; of a scene
     with five things the mean says what happens to none of them. And all proposals that start near a moment learn its place, not only the
     one that answers for it: with that one alone, refinement drew the good starts away from the moments.

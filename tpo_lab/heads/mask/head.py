@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tpo_lab.boxes import mask_boxes, order_corners
+from tpo_lab.boxes import mask_boxes
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_finite
-from tpo_lab.heads.mask.settings import SHIPPED, MaskSettings, PointingMaskSettings, PromptedBy
+from tpo_lab.heads.mask.adapter import MaskAdapter
+from tpo_lab.heads.mask.prediction import MaskPrediction, Proposal, Proposer, Step
+from tpo_lab.heads.mask.settings import SHIPPED, TERMS, MaskSettings, PromptedBy
 from tpo_lab.heads.mask.targets import MaskItem, MaskTargets, collate_items, encode_item
-from tpo_lab.heads.patches import Pointing, patch_coverage
-from tpo_lab.losses import BoxL1, SoftCrossEntropy, dice_values, mask_bce_values
+from tpo_lab.losses import BoxL1, dice_values, mask_bce_values
 from tpo_lab.rle import encode_rle
 from tpo_lab.sam2.objective import sam2_terms, there_values
 from tpo_lab.sam2.tracker import FrameFeatures, Masks, Memory, MemoryBank, Tracker
@@ -24,78 +25,10 @@ from tpo_lab.sam2.tracker import FrameFeatures, Masks, Memory, MemoryBank, Track
 if TYPE_CHECKING:
     from transformers import Sam2VideoModel
 
-PROMPT_TOKENS = 3
-"""A box is two corners and one token that says "no more points" to SAM2."""
 LARGEST_TARGET = 256
 """Masks are compared at SAM2's own image size, at most at this."""
-TERMS = {"mask": ("bce", "dice", "there"), "sam2": ("focal", "dice", "iou", "there"), "distill": ("token", "box")}
-"""By loss."""
 FRAMES_AT_ONCE = 64
 """Frames that the image encoder sees at once."""
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What the task embedding says of one frame.
-
-    Attributes:
-        tokens: in place of a box's [slot, 3, c].
-        boxes_xyxy: a box in [0,1] that is read beside them [slot, 4].
-        logit: how likely the frame is a good one to begin with, up to a constant [slot].
-    """
-
-    tokens: Tensor
-    boxes_xyxy: Tensor
-    logit: Tensor
-
-
-@dataclass(frozen=True)
-class Step:
-    """Masks of some slots in one frame each.
-
-    Attributes:
-        slot: LongTensor [row].
-        frame: of each of them, LongTensor [row].
-        masks: [row].
-    """
-
-    slot: Tensor
-    frame: Tensor
-    masks: Masks
-
-
-@dataclass(frozen=True)
-class MaskPrediction:
-    """The mask of one object per slot, on every frame that it was followed through.
-
-    Attributes:
-        steps: each pair of a slot and a frame once; the first step is the frame that was prompted.
-        condition: the frame that was prompted, LongTensor [slot].
-        proposal: that of the frame.
-        frame_valid: which frames exist [slot, frame].
-        pointing: of a head that points, logits over the patches of all frames [slot, frame, patch]; else None.
-        task_embedding: of a head that points, what its boxes are read from [slot, d]; else None.
-        features: of a head that points, those of the patches [slot, frame, patch, d_vision]; else None.
-    """
-
-    steps: tuple[Step, ...]
-    condition: Tensor
-    proposal: Proposal
-    frame_valid: Tensor
-    pointing: Tensor | None = None
-    task_embedding: Tensor | None = None
-    features: Tensor | None = None
-
-    def dense(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask logits [slot, frame, m, m], object logits [slot, frame], expected IoU [slot, frame]; -inf and 0 where not followed."""
-        slots, frames = self.frame_valid.shape
-        side = self.steps[0].masks.logits.shape[-1]
-        logits = self.steps[0].masks.logits.new_full((slots, frames, side, side), -torch.inf)
-        there, iou = logits.new_full((slots, frames), -torch.inf), logits.new_zeros(slots, frames)
-        for step in self.steps:
-            place = (step.slot, step.frame)
-            logits[place], there[place], iou[place] = step.masks.logits, step.masks.object_logit, step.masks.iou
-        return logits, there, iou
 
 
 class MaskHead(Head[MaskPrediction, MaskTargets]):
@@ -152,26 +85,32 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         finally:
             self.settings = before
 
-    def propose(self, task_embedding: Tensor, visual: Visual, frame: Tensor) -> Proposal:
-        """Tokens for one frame of each slot, LongTensor [slot]; here the same for all."""
+    def proposer(self, task_embedding: Tensor, visual: Visual) -> Proposer:
+        """What the task embeddings say of any frame; here the same of all."""
         tokens, boxes = self.adapter(task_embedding)
-        return Proposal(tokens, boxes, torch.zeros(len(tokens), device=tokens.device))
+        same = Proposal(tokens, boxes, tokens.new_zeros(len(tokens)))
+        return lambda frame: same
 
     def predict(self, task_embedding: Tensor, visual: Visual) -> MaskPrediction:
         """Masks on every frame; while the head trains, on `train_frames` of them."""
+        return self.follow(self.proposer(task_embedding, visual), visual)
+
+    def follow(self, propose: Proposer, visual: Visual) -> MaskPrediction:
+        """Prompt one frame of each slot, and follow what is there."""
         rows = self._seen(visual)
-        condition = self._condition(task_embedding, visual, rows)
-        proposal = self.propose(task_embedding, visual, condition)
+        condition = self._condition(propose, visual, rows)
+        proposal = propose(condition)
         if self.settings.prompt == "direct" and not self.training and visual.prompt_xyxy is not None:
             condition, proposal = self._pointed(condition, proposal, visual.prompt_xyxy)
-        prompt = self.tracker.prompt_tokens(proposal.tokens)
         slots = torch.arange(len(condition), device=condition.device)
-        first = self.tracker.segment(rows(slots, condition), prompt)
+        prompted = rows(slots, condition)
+        first = self.tracker.segment(prompted, self.tracker.prompt_tokens(proposal.tokens))
+        memory = self.tracker.remember(prompted, first, prompted=True)
+        frames = visual.frame_valid.shape[1]
+        ages = self._ages(frames)
         steps = [Step(slots, condition, first)]
-        memory = self.tracker.remember(rows(slots, condition), first, prompted=True)
-        ages = self._ages(visual.frame_valid.shape[1])
         for sign in (1, -1):
-            steps += self._follow(rows, condition, memory, ages, sign, visual.frame_valid.shape[1])
+            steps += self._propagate(rows, condition, memory, ages, sign, frames)
         return MaskPrediction(tuple(steps), condition, proposal, visual.frame_valid)
 
     def _pointed(self, condition: Tensor, proposal: Proposal, prompt_xyxy: Tensor) -> tuple[Tensor, Proposal]:
@@ -196,7 +135,7 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         seen = FrameFeatures(*(torch.cat(levels) for levels in zip(*((p.fine, p.middle, p.coarse) for p in parts), strict=True)))
         return _Rows(seen, clip, frames.shape[1])
 
-    def _condition(self, task_embedding: Tensor, visual: Visual, rows: _Rows) -> Tensor:
+    def _condition(self, propose: Proposer, visual: Visual, rows: _Rows) -> Tensor:
         count = visual.frame_valid.sum(1)
         if self.settings.condition == "first":
             return torch.zeros_like(count)
@@ -206,7 +145,7 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         scores = []
         with torch.no_grad():
             for frame in frames:
-                proposal = self.propose(task_embedding, visual, frame)
+                proposal = propose(frame)
                 masks = self.tracker.segment(rows(slots, frame), self.tracker.prompt_tokens(proposal.tokens))
                 scores.append(functional.logsigmoid(masks.object_logit) + masks.iou.clamp(min=1e-3).log() + proposal.logit)
         return frames[torch.stack(scores).argmax(0), slots]
@@ -221,7 +160,7 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         order = torch.randperm(frames - 1).tolist()
         return sorted(places[place] for place in order[: chosen - 1])
 
-    def _follow(self, rows: _Rows, condition: Tensor, memory: Memory, ages: Sequence[int], sign: int, frames: int) -> list[Step]:
+    def _propagate(self, rows: _Rows, condition: Tensor, memory: Memory, ages: Sequence[int], sign: int, frames: int) -> list[Step]:
         room = frames - 1 - condition if sign > 0 else condition
         order = room.argsort(descending=True, stable=True)
         bank = self.tracker.bank(len(ages) + 1)
@@ -324,109 +263,6 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         return found
 
 
-class PointingMaskHead(MaskHead):
-    """The mask head of a small language model: the task embedding points at a patch of a frame, and the box around it prompts SAM2.
-
-    The tokens are those that SAM2's prompt encoder makes of that box, through which gradients flow, plus what the paper's mask adapter
-    makes of the task embedding, which is nothing before training.
-
-    Source: `MaskHead`; the pointing is that of `tpo_lab.heads.region_dense`.
-    Differs in: looks at patches, and learns to point: a language model of a million parameters does not spell coordinates.
-    """
-
-    variant: ClassVar[str] = "sam2-pointing"
-    needs: ClassVar[frozenset[str]] = frozenset({"frames", "frame_features", "frame_states"})
-    Settings: ClassVar[type[HeadSettings]] = PointingMaskSettings
-    settings: PointingMaskSettings
-
-    def make_adapter(self, embed_dim: int) -> nn.Module:
-        """The pointing, and the paper's adapter beside it."""
-        return PointingAdapter(embed_dim, self.settings.vision_dim, int(self.sam.hidden_dim), self.settings.adapter_layers)
-
-    def propose(self, task_embedding: Tensor, visual: Visual, frame: Tensor) -> Proposal:
-        """Tokens of the box at the patch that is pointed at most in the frame."""
-        adapter, features = self.adapter, visual.frame_features
-        assert isinstance(adapter, PointingAdapter) and features is not None
-        logits = adapter.point(task_embedding, features.float(), visual)
-        slot = torch.arange(len(frame), device=frame.device)
-        here = logits[slot, frame]
-        boxes = adapter.patch_boxes(task_embedding, features[slot, frame].float())[slot, here.argmax(-1)]
-        corners = order_corners(boxes).clamp(0, 1) * self.tracker.image_size
-        tokens = self.tracker.prompt_boxes(corners).sparse + adapter.beside(task_embedding)
-        return Proposal(tokens, boxes, here.logsumexp(-1))
-
-    def predict(self, task_embedding: Tensor, visual: Visual) -> MaskPrediction:
-        """Masks on every frame, and where the task embedding points."""
-        found = super().predict(task_embedding, visual)
-        assert isinstance(self.adapter, PointingAdapter) and visual.frame_features is not None
-        features = visual.frame_features.float()
-        pointing = self.adapter.point(task_embedding, features, visual)
-        return MaskPrediction(found.steps, found.condition, found.proposal, found.frame_valid, pointing, task_embedding, features)
-
-    def losses(self, prediction: MaskPrediction, target: MaskTargets) -> dict[str, Tensor]:
-        """The terms of `MaskHead`; "patches" per slot whose object can be seen in some frame: the cross-entropy of where it points, in all
-        frames at once, with the share of each patch that the object's box covers; and "box", of one of those frames, at the patches that
-        the true box covers.
-        """
-        found = super().losses(prediction, target)
-        assert prediction.pointing is not None and prediction.features is not None and prediction.task_embedding is not None
-        adapter = self.adapter
-        assert isinstance(adapter, PointingAdapter)
-        seen = target.visible & target.known & prediction.frame_valid
-        rows = seen.any(1).nonzero()[:, 0]
-        slots, frames, patches = prediction.pointing.shape
-        covered = patch_coverage(target.boxes_xyxy.flatten(0, 1), round(patches**0.5)).reshape(slots, frames, patches)
-        covered = covered * seen[..., None]
-        share = (covered / covered.sum((1, 2), keepdim=True).clamp(min=1e-6))[rows].flatten(1)
-        valid = prediction.frame_valid[rows, :, None].expand(-1, -1, patches).flatten(1)
-        found["patches"] = SoftCrossEntropy()(prediction.pointing[rows].flatten(1), share, valid)
-        frame = torch.multinomial(seen[rows].float(), 1)[:, 0] if len(rows) else rows
-        wanted = target.boxes_xyxy[rows, frame]
-        boxes = adapter.patch_boxes(prediction.task_embedding[rows], prediction.features[rows, frame])
-        weight = covered[rows, frame] / covered[rows, frame].sum(-1, keepdim=True).clamp(min=1e-6)
-        apart = BoxL1()(boxes.flatten(0, 1), wanted.repeat_interleave(patches, 0)).reshape(len(rows), patches)
-        found["box"] = (apart * weight).sum(-1)
-        return found
-
-    def weights(self) -> Mapping[str, float]:
-        """The weights of the terms of the chosen loss, of "patches" and of "box"."""
-        chosen = self.settings
-        return {**super().weights(), "patches": chosen.weight_patches, "box": chosen.weight_box}
-
-
-class MaskAdapter(nn.Module):
-    """From the task embedding [slot, d] to prompt tokens [slot, 3, c], and to a box [slot, 4] in [0,1] by an MLP of its own.
-
-    Source: TPO section 4 (mask adapter); the released `track_embed` and `track_embed_decode2`.
-    """
-
-    def __init__(self, embed_dim: int, width: int, layers: int) -> None:
-        super().__init__()
-        self.tokens = mlp(embed_dim, PROMPT_TOKENS * width, layers)
-        self.box = mlp(embed_dim, 4, 2)
-
-    def forward(self, task_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and box."""
-        tokens = self.tokens(task_embedding)
-        return tokens.reshape(len(tokens), PROMPT_TOKENS, -1), self.box(task_embedding)
-
-
-class PointingAdapter(Pointing):
-    """Points at patches and reads boxes there, and has the paper's adapter beside it, which starts at nothing."""
-
-    def __init__(self, embed_dim: int, vision_dim: int, width: int, layers: int) -> None:
-        super().__init__()
-        self.add_pointing(embed_dim, vision_dim, None, corners=True)
-        self.tokens = mlp(embed_dim, PROMPT_TOKENS * width, layers)
-        for parameter in self.tokens[-1].parameters():
-            nn.init.zeros_(parameter)
-
-    def beside(self, task_embedding: Tensor) -> Tensor:
-        """What is added to the box's tokens [slot, 3, c]."""
-        tokens: Tensor = self.tokens(task_embedding)
-        return tokens.reshape(len(tokens), PROMPT_TOKENS, -1)
-
-
 @dataclass(frozen=True)
 class _Rows:
     """Features of single frames: called with slots and a frame of each, one row per slot."""
@@ -436,12 +272,7 @@ class _Rows:
     frames: int
 
     def __call__(self, slot: Tensor, frame: Tensor) -> FrameFeatures:
-        return self.seen.rows(self.clip[slot] * self.frames + frame)  # type: ignore[no-any-return]
-
-
-def mlp(width: int, out: int, layers: int) -> nn.Sequential:
-    """One linear layer, or two with ReLU in between."""
-    return nn.Sequential(nn.Linear(width, out)) if layers == 1 else nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out))
+        return self.seen.rows(self.clip[slot] * self.frames + frame)
 
 
 def mask_terms(masks: Masks, truth: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,10 @@ Loss = Literal["mask", "distill", "sam2"]
 Condition = Literal["first", "best"]
 PromptedBy = Literal["token", "direct"]
 SHIPPED = "nano-sam2"
+TERMS = {"mask": ("bce", "dice", "there"), "sam2": ("focal", "dice", "iou", "there"), "distill": ("token", "box")}
+"""By loss."""
+DICE = {"mask": 0.5, "sam2": 1.0, "distill": 0.0}
+"""Weight of "dice" by loss, as LISA and SAM2 have it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class MaskSettings(HeadSettings):
         candidates: frames that "best" chooses from, evenly spread from the first to the last.
         train_frames: frames of a clip that a training step follows the object through, chosen anew each time; None: all.
         weight_bce: of "bce" (loss "mask").
-        weight_dice: of "dice" (losses "mask" and "sam2").
+        weight_dice: of "dice" (losses "mask" and "sam2"); that of `DICE` where None.
         weight_there: of "there", the cross-entropy of the object score (losses "mask" and "sam2").
         weight_focal: of "focal" (loss "sam2").
         weight_iou: of "iou", the error of the expected IoU (loss "sam2").
@@ -48,7 +52,7 @@ class MaskSettings(HeadSettings):
     candidates: int = 3
     train_frames: int | None = None
     weight_bce: float = 2.0
-    weight_dice: float = 0.5
+    weight_dice: float | None = None
     weight_there: float = 1.0
     weight_focal: float = 20.0
     weight_iou: float = 1.0
@@ -59,6 +63,8 @@ class MaskSettings(HeadSettings):
         for field, choices in (("loss", Loss), ("condition", Condition), ("prompt", PromptedBy)):
             if getattr(self, field) not in get_args(choices):
                 raise unknown_name(f"{field} of the mask head", getattr(self, field), get_args(choices))
+        if self.weight_dice is None:
+            object.__setattr__(self, "weight_dice", DICE[self.loss])
         if self.adapter_layers not in (1, 2):
             raise UsageError("adapter_layers", expected="1 or 2", got=self.adapter_layers)
         for field in ("candidates", "train_frames", "image_size"):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,6 +15,7 @@ from tpo_lab.boxes import mask_boxes, normalise_xyxy
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo, require_answers
 from tpo_lab.rle import decode_rle
+from tpo_lab.sample.times import nearest_annotation
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class MaskTargets:
 def encode_item(annotation: Mapping[str, Any], clip: ClipInfo, side: int) -> MaskItem:
     """Turn {"times_sec", "rle"} or {"times_sec", "xyxy"} into an item; None stands where the object is not visible.
 
-    A frame counts as annotated if it lies nearer to an annotated time than half of the usual step between two of those, so that a frame
-    in a gap between annotations is neither "there" nor "not there".
+    A frame in a gap between annotations (`nearest_annotation`) is neither "there" nor "not there".
 
     Args:
         annotation: of the sample schema, pixels and seconds.
@@ -79,17 +78,16 @@ def encode_item(annotation: Mapping[str, Any], clip: ClipInfo, side: int) -> Mas
     Raises:
         UsageError: neither masks nor boxes, or masks of another size than the clip.
     """
-    times = np.asarray(annotation.get("times_sec", ()), dtype=float)
+    times = tuple(annotation.get("times_sec", ()))
     shown = annotation.get("rle", annotation.get("xyxy"))
-    if shown is None or not len(times):
+    if shown is None or not times:
         raise UsageError("mask", expected="times_sec with rle or xyxy", got=sorted(annotation))
-    nearest = np.abs(np.asarray(clip.times_sec)[:, None] - times).argmin(1)
-    apart = np.abs(np.asarray(clip.times_sec) - times[nearest])
-    reach = 0.5 * float(np.median(np.diff(times))) if len(times) > 1 else 0.5 * clip.duration_sec / max(len(clip.times_sec), 1)
+    frame_sec = clip.duration_sec / max(len(clip.times_sec), 1)
+    nearest, near = nearest_annotation(clip.times_sec, times, lone_reach_sec=0.5 * frame_sec)
     count, has_masks = len(clip.times_sec), "rle" in annotation
     masks, boxes = torch.zeros(count, side, side), torch.zeros(count, 4)
     visible = torch.zeros(count, dtype=torch.bool)
-    known = torch.from_numpy(apart <= reach + 1e-6)
+    known = torch.from_numpy(near)
     for frame, place in enumerate(nearest.tolist()):
         if not known[frame] or shown[place] is None:
             continue
