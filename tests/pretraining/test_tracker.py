@@ -11,10 +11,19 @@ import torch
 
 from tpo_lab.datasets.world.tracks import track_batches
 from tpo_lab.pretraining import tracker as module
-from tpo_lab.pretraining.tracker import TrackerPretraining, box_prompt, follow_clips, objective, point_prompt, pretrain_tracker, scores
+from tpo_lab.pretraining.tracker import (
+    Lesson,
+    TrackerPretraining,
+    box_prompt,
+    follow_clips,
+    objective,
+    point_prompt,
+    pretrain_tracker,
+    scores,
+)
 from tpo_lab.sam2 import Tracker, nano_config, untrained
 
-FEW = TrackerPretraining(steps=4, clips=2, short=2, frames=3, checkpoint_every=2, held_clips=1)
+FEW = TrackerPretraining(steps=4, lessons=(Lesson(0.5, 1, 2), Lesson(0.5, 3, 2)), things=2, checkpoint_every=2, held_clips=1)
 
 
 def fresh() -> Tracker:
@@ -101,6 +110,17 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     assert [row["step"] for row in rows] == [2, 4]
 
 
-def test_clips_grow_with_the_steps() -> None:
-    settings = TrackerPretraining(steps=8, short=3, frames=6)
-    assert [settings.frames_at(step) for step in range(8)] == [1, 1, 3, 3, 6, 6, 6, 6]
+def test_lessons_follow_each_other() -> None:
+    lessons = (Lesson(0.25, 1, 6), Lesson(0.25, 3, 4), Lesson(0.5, 6, 2))
+    settings = TrackerPretraining(steps=8, lessons=lessons)
+    assert [settings.lesson_at(step).frames for step in range(8)] == [1, 1, 3, 3, 6, 6, 6, 6]
+
+
+def test_a_position_looks_like_those_beside_it() -> None:
+    """Finer positions than the grid's cells, and a prompt has nothing to do with the cells that it lies between."""
+    positions = untrained(nano_config()).get_image_wide_positional_embeddings()[0].flatten(1)
+    grid = int(positions.shape[1] ** 0.5)
+    alike = torch.nn.functional.cosine_similarity(positions[:, :, None], positions[:, None], dim=0).reshape((grid,) * 4)
+    beside = torch.stack([alike[y, x, y, x + 1] for y in range(grid) for x in range(grid - 1)])
+    opposite = torch.stack([alike[y, x, grid - 1 - y, grid - 1 - x] for y in range(grid) for x in (0, 1)])
+    assert beside.min() > 0.7 > 0.4 > opposite.max()

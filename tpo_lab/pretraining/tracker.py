@@ -29,20 +29,35 @@ JITTER = 0.1
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """A part of the training.
+
+    Attributes:
+        share: of all steps.
+        frames: per clip.
+        clips: per batch.
+    """
+
+    share: float
+    frames: int
+    clips: int
+
+
+@dataclass(frozen=True)
 class TrackerPretraining:
     """Settings of the tracker's pretraining.
 
     Attributes:
-        steps: in all; the first quarter sees single frames, the second `short` frames per clip, the others `frames`.
+        steps: in all.
+        lessons: first what a prompt means, on single frames, then to follow it; longer clips come with fewer in a batch.
+        things: most per clip. All that can be seen is best: what one prompt means is learned beside what the others do not.
         boxes: share of batches that are prompted by boxes, the others by one point each.
-        held_clips: clips that the scores are taken on.
+        held_clips: clips that the scores are taken on, of so many frames as the last lesson's.
     """
 
-    steps: int = 6000
-    clips: int = 8
-    things: int = 2
-    short: int = 3
-    frames: int = 8
+    steps: int = 5000
+    lessons: tuple[Lesson, ...] = (Lesson(0.3, 1, 16), Lesson(0.3, 3, 8), Lesson(0.4, 8, 4))
+    things: int = 8
     boxes: float = 0.7
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
@@ -51,10 +66,14 @@ class TrackerPretraining:
     checkpoint_every: int = 250
     held_clips: int = 64
 
-    def frames_at(self, step: int) -> int:
-        """Frames per clip of a step."""
-        done = step / self.steps
-        return 1 if done < 0.25 else self.short if done < 0.5 else self.frames
+    def lesson_at(self, step: int) -> Lesson:
+        """The lesson that a step belongs to."""
+        done = 0.0
+        for lesson in self.lessons:
+            done += lesson.share
+            if step < done * self.steps:
+                return lesson
+        return self.lessons[-1]
 
 
 class _Stream(torch.utils.data.IterableDataset[TrackBatch]):
@@ -65,7 +84,8 @@ class _Stream(torch.utils.data.IterableDataset[TrackBatch]):
         chosen = self.settings
         for step in range(self.start, chosen.steps):
             # a step's clips depend on nothing but the step, so that a resumed run goes on as it would have
-            yield next(track_batches(chosen.clips, frames=chosen.frames_at(step), things=chosen.things, seed=chosen.seed + 1 + step))
+            lesson = chosen.lesson_at(step)
+            yield next(track_batches(lesson.clips, frames=lesson.frames, things=chosen.things, seed=chosen.seed + 1 + step))
 
 
 def box_prompt(tracker: Tracker, masks: Tensor, *, jitter: float = 0.0, random: torch.Generator | None = None) -> Prompt:
@@ -161,7 +181,7 @@ def pretrain_tracker(sam: Sam2VideoModel, settings: TrackerPretraining, *, out: 
     tracker = Tracker(sam, soft=True)
     parameters = list(sam.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
-    stream = track_batches(16, frames=settings.frames, things=settings.things, seed=settings.seed, split="val")
+    stream = track_batches(16, frames=settings.lessons[-1].frames, things=settings.things, seed=settings.seed, split="val")
     held = [next(stream) for _ in range(max(1, settings.held_clips // 16))]
     checkpoint, start = out / "tracker.pt", 0
     if checkpoint.exists():

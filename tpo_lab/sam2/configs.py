@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Version = Literal["2.0", "2.1"]
 STRIDE = 16
 """Pixels of the image per cell of the coarsest features, in the published sizes."""
+COARSE_GRID = 32
+"""Cells per side of a grid that is coarse for positions of SAM2's frequencies: on a smaller one they are lowered in proportion."""
 SMALL, SMALL_BLOCK = 0.02, 0.1
 """Deviation of embeddings that are to start small, and the share that a memory's blocks have at first."""
 
@@ -143,7 +145,8 @@ def untrained(config: Sam2VideoConfig) -> Sam2VideoModel:
 
     Linear layers and convolutions start as torch has them, and what the library starts at zero (ages of memories, pointers of nothing,
     the memories' blocks) starts small. With the library's own start, deviations of 0.02 everywhere, a model of nano's size does not learn
-    which of two things its prompt means.
+    which of two things its prompt means. Positions are as alike as two to three cells apart on any grid: at the published frequencies, which
+    are for 64 cells a side, a cell of nano's would know nothing of the next, and a prompt nothing of what it lies between.
     """
     from torch import nn
     from transformers import Sam2VideoModel
@@ -157,6 +160,8 @@ def untrained(config: Sam2VideoConfig) -> Sam2VideoModel:
             nn.init.constant_(parameter, SMALL_BLOCK)
         elif not parameter.any() and parameter.ndim > 1:
             nn.init.normal_(parameter, std=SMALL)
+    grid = int(model.backbone_feature_sizes[-1][0])
+    model.prompt_encoder.shared_embedding.positional_embedding.mul_(min(1.0, grid / COARSE_GRID))
     model.shared_image_embedding.load_state_dict(model.prompt_encoder.shared_embedding.state_dict())
     return model
 
