@@ -145,8 +145,8 @@ def untrained(config: Sam2VideoConfig) -> Sam2VideoModel:
 
     Linear layers and convolutions start as torch has them, and what the library starts at zero (ages of memories, pointers of nothing,
     the memories' blocks) starts small. With the library's own start, deviations of 0.02 everywhere, a model of nano's size does not learn
-    which of two things its prompt means. Positions are as alike as two to three cells apart on any grid: at the published frequencies, which
-    are for 64 cells a side, a cell of nano's would know nothing of the next, and a prompt nothing of what it lies between.
+    which of two things its prompt means. On a coarse grid the positions' frequencies are lowered: at the published ones, which are for 64
+    cells a side, a cell of nano's would know nothing of the next, and a prompt nothing of what it lies between.
     """
     from torch import nn
     from transformers import Sam2VideoModel
