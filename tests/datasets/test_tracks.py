@@ -38,3 +38,12 @@ def test_clips_run_both_ways_and_at_two_speeds() -> None:
     steps = {tuple(np.diff(_order(random.Random(seed), 8))) for seed in range(40)}
     assert steps == {(step,) * 7 for step in (1, -1, 2, -2)}
     assert all(0 <= frame < FRAME_COUNT for seed in range(40) for frame in _order(random.Random(seed), 16))
+
+
+def test_clips_in_which_nothing_hides_are_passed_over() -> None:
+    all_stay = [bool(batch.masks.any((2, 3)).all()) for batch in (next(track_batches(1, frames=8, things=8, seed=s)) for s in range(40))]
+    passed = [next(track_batches(1, frames=8, things=8, seed=seed, passed_over=1.0)) for seed in range(10)]
+    assert sum(all_stay) > 20
+    assert not any(batch.masks.any((2, 3)).all() for batch in passed)
+    single = next(track_batches(2, frames=1, things=8, seed=0, passed_over=1.0))
+    assert len(single.frames) == 2, "a single frame hides nothing"

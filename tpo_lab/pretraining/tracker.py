@@ -51,13 +51,15 @@ class TrackerPretraining:
         steps: in all.
         lessons: first what a prompt means, on single frames, then to follow it; longer clips come with fewer in a batch.
         things: most per clip. All that can be seen is best: what one prompt means is learned beside what the others do not.
+        passed_over: share left out of the clips in which nothing hides, so that most of the longer ones show something that does.
         boxes: share of batches that are prompted by boxes, the others by one point each.
         held_clips: clips that the scores are taken on, of so many frames as the last lesson's.
     """
 
     steps: int = 5000
-    lessons: tuple[Lesson, ...] = (Lesson(0.3, 1, 16), Lesson(0.3, 3, 8), Lesson(0.4, 8, 4))
+    lessons: tuple[Lesson, ...] = (Lesson(0.25, 1, 16), Lesson(0.35, 3, 8), Lesson(0.4, 8, 4))
     things: int = 8
+    passed_over: float = 0.9
     boxes: float = 0.7
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
@@ -85,7 +87,8 @@ class _Stream(torch.utils.data.IterableDataset[TrackBatch]):
         for step in range(self.start, chosen.steps):
             # a step's clips depend on nothing but the step, so that a resumed run goes on as it would have
             lesson = chosen.lesson_at(step)
-            yield next(track_batches(lesson.clips, frames=lesson.frames, things=chosen.things, seed=chosen.seed + 1 + step))
+            seed, most = chosen.seed + 1 + step, chosen.things
+            yield next(track_batches(lesson.clips, frames=lesson.frames, things=most, seed=seed, passed_over=chosen.passed_over))
 
 
 def box_prompt(tracker: Tracker, masks: Tensor, *, jitter: float = 0.0, random: torch.Generator | None = None) -> Prompt:

@@ -33,7 +33,9 @@ class TrackBatch:
     masks: Mask
 
 
-def track_batches(clips: int, *, frames: int, things: int, seed: int, split: str = "train", level: str = "hard") -> Iterator[TrackBatch]:
+def track_batches(
+    clips: int, *, frames: int, things: int, seed: int, split: str = "train", level: str = "hard", passed_over: float = 0.0
+) -> Iterator[TrackBatch]:
     """An endless stream of batches, the same for the same seed: clips forward and backward in time, at full and at half speed.
 
     Args:
@@ -43,6 +45,7 @@ def track_batches(clips: int, *, frames: int, things: int, seed: int, split: str
         seed: of the scenes and of what is chosen.
         split: that the scenes are drawn from.
         level: of the scenes.
+        passed_over: share left out of the clips, of several frames, in which all that is followed stays in sight; few things ever hide.
     """
     index = 0
     while True:
@@ -57,6 +60,9 @@ def track_batches(clips: int, *, frames: int, things: int, seed: int, split: str
             amodal, visible = masks(scene)
             followed = _followed(amodal, visible[:, order[0]])
             if not followed:
+                continue
+            stays = visible[followed][:, order].any((2, 3)).all()
+            if frames > 1 and stays and rng.random() < passed_over:
                 continue
             for thing in rng.sample(followed, min(things, len(followed))):
                 owners.append(len(footage))
