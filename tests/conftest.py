@@ -126,14 +126,19 @@ def say() -> Callable[..., Sample]:
     from tpo_lab.datasets.world.scene import sample_scene
     from tpo_lab.sample import Sample
 
-    def made(scene: int, *texts: str, boxes: Sequence[Sequence[float]] = (), **targets: Any) -> Sample:
+    def made(
+        scene: int, *texts: str, boxes: Sequence[Sequence[float]] = (), strokes: Sequence[Sequence[Sequence[float]]] = (), **targets: Any
+    ) -> Sample:
         turns = [{"role": ("user", "assistant")[place % 2], "text": text} for place, text in enumerate(texts)]
         media = samples_of(sample_scene(scene), ("conversation",))[0].media
         record = {
             "id": f"s{scene}",
             "media": media.model_dump(mode="json"),
             "conversation": turns,
-            "prompts": [{"type": "box", "xyxy": list(box)} for box in boxes],
+            "prompts": [
+                *({"type": "box", "xyxy": list(box)} for box in boxes),
+                *({"type": "scribble", "xys": [list(point) for point in stroke]} for stroke in strokes),
+            ],
             "targets": targets,
         }
         return Sample.model_validate(record)

@@ -41,7 +41,7 @@ def test_ask_puts_boxes_that_the_question_does_not_mention_at_its_end(tiny: TPOM
     ask(tiny, video, "Is <prompt:1> it?", boxes=[[0, 0, 40, 24], [40, 24, 80, 48]], history=[("Hm?", "Yes <region>.")])
     (sample,) = rows[0].samples
     assert [turn.text for turn in sample.conversation] == ["Hm?", "Yes <region>.", "Is <prompt:1> it? <prompt:0>"]
-    assert tiny.collate(rows).prompts_xyxy.tolist() == [[0.5, 0.5, 1, 1], [0, 0, 0.5, 0.5]]
+    assert tiny.collate(rows).prompts.boxes_xyxy.tolist() == [[0.5, 0.5, 1, 1], [0, 0, 0.5, 0.5]]
 
 
 def test_ask_about_a_part_of_a_file_or_a_scene_of_the_world(tiny: TPOModel, video: Path, world: Callable[..., list[Sample]]) -> None:

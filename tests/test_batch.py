@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -92,7 +91,7 @@ def test_prompts_are_normalised_by_the_original_frame_in_the_order_of_their_plac
     frames = Frames(tiny.backbone).row([sample])
     wide = Row(frames.frames, ClipInfo(128, 64, 4.0, frames.clip.times_sec), (sample,), "wide")
     batch = tiny.collate([frames, wide])
-    assert batch.prompts_xyxy.tolist() == [[0.25, 0, 1, 0.5], [0, 0.25, 0.5, 1], [0.125, 0, 0.5, 0.5], [0, 0.25, 0.25, 1]]
+    assert batch.prompts.boxes_xyxy.tolist() == [[0.25, 0, 1, 0.5], [0, 0.25, 0.5, 1], [0.125, 0, 0.5, 0.5], [0, 0.25, 0.25, 1]]
 
 
 def seen(batch: Batch, row: int, query: int, key: int) -> bool:
@@ -216,7 +215,14 @@ def test_images_and_videos_mix_in_one_batch(tiny: TPOModel, row: Row) -> None:
 def test_batch_moves_to_a_device_as_a_whole(tiny: TPOModel, row: Row) -> None:
     batch = tiny.collate([row])
     moved = batch.to("meta")
-    tensors = [moved.ids, moved.target, moved.prompts_xyxy, moved.slots["region"].row, moved.slots["temporal"].question]
+    tensors = [
+        moved.ids,
+        moved.target,
+        moved.prompts.boxes_xyxy,
+        moved.prompts.strokes,
+        moved.slots["region"].row,
+        moved.slots["temporal"].question,
+    ]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.slots["region"].clips == batch.slots["region"].clips
     assert moved.rows is batch.rows and batch.ids.device.type == "cpu"
@@ -227,24 +233,17 @@ def test_collate_refuses_no_rows(tiny: TPOModel) -> None:
         tiny.collate([])
 
 
-@pytest.mark.parametrize(
-    ("prompts", "message"),
-    [
-        ([], r"sample p: prompts: expected an entry for <prompt:0>, got 0"),
-        ([{"type": "point", "xy": [1.0, 2.0]}], r"sample p: prompts\[0\]\.type: expected box, got 'point'"),
-    ],
-)
-def test_collate_refuses_a_prompt_that_is_missing_or_no_box(
-    tiny: TPOModel, say: Callable[..., Sample], prompts: list[Any], message: str
-) -> None:
-    given = Sample.model_validate(
-        {
-            "id": "p",
-            "media": {"path": "x"},
-            "conversation": [{"role": "user", "text": "<prompt:0>"}],
-            "prompts": prompts or [{"type": "box", "xyxy": [0, 0, 1, 1]}],
-        }
-    )
-    sample = given.model_copy(update={"id": "p", "media": say(0, "?").media, "prompts": given.prompts if prompts else ()})
-    with pytest.raises(UsageError, match=message):
+def test_collate_refuses_a_mention_of_a_prompt_that_is_missing(tiny: TPOModel, say: Callable[..., Sample]) -> None:
+    sample = say(0, "<prompt:0>", "no", boxes=[[0, 0, 1, 1]]).model_copy(update={"id": "p", "prompts": ()})
+    with pytest.raises(UsageError, match=r"sample p: prompts: expected an entry for <prompt:0>, got 0"):
         tiny.collate([Frames(tiny.backbone).row([sample])])
+
+
+def test_points_and_scribbles_are_collated_beside_boxes(tiny: TPOModel, say: Callable[..., Sample]) -> None:
+    prompts = [{"type": "point", "xy": [16, 32]}, {"type": "box", "xyxy": [0, 16, 32, 64]}, {"type": "scribble", "xys": [[0, 0], [64, 32]]}]
+    given = say(0, "<prompt:0> or <prompt:1> or <prompt:2>?", "no", boxes=[[0, 0, 1, 1]] * 3)
+    sample = Sample.model_validate({**given.model_dump(mode="json"), "prompts": prompts})
+    pointed = tiny.collate([Frames(tiny.backbone).row([sample])]).prompts
+    assert pointed.boxes_xyxy.tolist() == [[0.25, 0.5, 0.25, 0.5], [0, 0.25, 0.5, 1], [0, 0, 1, 0.5]]
+    assert pointed.is_box.tolist() == [False, True, False]
+    assert pointed.strokes.sum((1, 2)).tolist() == pytest.approx([1, 0, 1])

@@ -299,3 +299,19 @@ def test_fingerprint_sees_one_bit_and_no_order_or_layout() -> None:
     for dtype in (torch.float64, torch.bfloat16, torch.int8, torch.bool):
         assert isinstance(checkpoint.fingerprint(tensor.to(dtype)), int)
     assert checkpoint.fingerprint(nn.Parameter(torch.zeros(0))) == 0
+
+
+def test_a_checkpoint_says_what_it_understands_and_one_that_does_not_understands_boxes_alone(
+    build_tiny: Callable[..., TPOModel], tmp_path: Path
+) -> None:
+    model = build_tiny()
+    folder = checkpoint.save(model, tmp_path / "now")
+    assert checkpoint.load(folder).prompts.kinds == model.prompts.kinds == ("box", "stroke")
+    config = json.loads((folder / "tpo.json").read_text())
+    assert config.pop("prompts") == ["box", "stroke"]
+    (folder / "tpo.json").write_text(json.dumps(config))
+    with pytest.raises(TPOError, match="prompts.stroke"):
+        checkpoint.load(folder)
+    weights = {name: value for name, value in load_file(folder / "tpo.safetensors").items() if not name.startswith("prompts.stroke")}
+    save_file(weights, folder / "tpo.safetensors", metadata={"format": "pt", "schema": "tpo_lab.checkpoint/1"})
+    assert checkpoint.load(folder).prompts.kinds == ("box",)

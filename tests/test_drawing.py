@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from tpo_lab.drawing import GROUND_TRUTH, PALETTE, PREDICTION, _Axis, contact_sheet, draw_boxes, draw_masks, timeline, to_data_uri
+from tpo_lab.drawing import (
+    GROUND_TRUTH,
+    PALETTE,
+    PREDICTION,
+    _Axis,
+    contact_sheet,
+    draw_boxes,
+    draw_masks,
+    draw_strokes,
+    timeline,
+    to_data_uri,
+)
 from tpo_lab.errors import UsageError
 
 GREEN, ORANGE = ImageColor.getrgb(GROUND_TRUTH), ImageColor.getrgb(PREDICTION)
@@ -124,6 +135,16 @@ def test_draw_masks_has_no_line_along_the_frames_border() -> None:
 def test_draw_masks_refuses_other_sizes() -> None:
     with pytest.raises(UsageError, match=r"masks.*\[12, 20\]"):
         draw_masks(frame(), [(np.ones((12, 19), bool), PREDICTION, 0.0)])
+
+
+def test_draw_strokes_lines_what_lies_between_points_and_dots_a_single_one() -> None:
+    plain = draw_boxes(frame(), [], scale=4)
+    drawn = draw_strokes(plain, [(((2, 2), (2, 10)), "#0000FF"), (((15, 5),), "#00FF00")], scale=4)
+    rows, columns = where(drawn, (0, 0, 255))
+    assert (rows.min(), rows.max()) == pytest.approx((8, 40), abs=3) and columns.mean() == pytest.approx(8, abs=1)
+    rows, columns = where(drawn, (0, 255, 0))
+    assert (rows.mean(), columns.mean()) == pytest.approx((20, 60), abs=1) and len(rows) < 40
+    assert len(where(plain, (0, 0, 255))[0]) == 0, "the picture given stays as it is"
 
 
 def test_contact_sheet_holds_every_picture_unchanged_and_in_order() -> None:

@@ -49,6 +49,7 @@ def samples(say: Callable[..., Sample]) -> list[Sample]:
     return [
         say(0, "How many?", "three"),
         say(0, "Where is <prompt:0> at the end?", "<region>", boxes=[[0, 16, 32, 64]], region=BOX),
+        say(0, "Where does <prompt:0> go?", "<region>", strokes=[[[4, 4], [40, 30]]], region=BOX),
         say(0, "Both, and when?", "<region> <region> <temporal>", region=[*BOX, *BOX], temporal=WINDOW),
     ]
 

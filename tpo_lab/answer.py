@@ -199,7 +199,7 @@ class Answerer:
 
     def _prefill(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Tensor, _Reading]:
         model, backbone = self.model, self.model.backbone
-        prompts = model.prompts["box"](batch.prompts_xyxy) if len(batch.prompts_xyxy) else None
+        prompts = model.prompts(batch.prompts) if len(batch.prompts) else None
         with model.tokens.prompt_values(prompts):
             embeds = backbone.embed(batch.ids, torch.cat([features.tokens.flatten(0, 1) for features in video]))
         hidden, cache = backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions, use_cache=True)

@@ -12,7 +12,7 @@ from tpo_lab.heads.base import ClipInfo
 from tpo_lab.heads.sliding import Sliding
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
-from tpo_lab.sample import BoxPrompt, Media, Sample, Turn
+from tpo_lab.sample import BoxPrompt, Media, Sample, ScribblePrompt, Turn
 
 
 def ask(
@@ -21,6 +21,7 @@ def ask(
     question: str,
     *,
     boxes: Sequence[Sequence[float]] = (),
+    strokes: Sequence[Sequence[Sequence[float]]] = (),
     history: Sequence[tuple[str, str]] = (),
     start_sec: float = 0.0,
     end_sec: float | None = None,
@@ -33,26 +34,28 @@ def ask(
     """Ask one question about a video or image file.
 
     Args:
-        question: may mention `<prompt:0>`, ...; boxes that it does not mention are put at its end.
+        question: may mention `<prompt:0>`, ..., first the boxes, then the strokes; those that it does not mention are put at its end.
         boxes: xyxy in pixels of the original first frame.
+        strokes: points (x, y) in pixels of that frame, several for a scribble, one for a point.
         history: earlier (question, answer) pairs; answers as `Answer.text`.
         features: where relative folders of precomputed features start from, for heads that look at such; the current folder where None.
         sliding: the windows in which the temporal head reads a clip with more frames than it was trained with; its own setting where None.
 
     Raises:
-        UsageError: for a file that cannot be read, an empty question or answer, a box outside the frame, or a clip without the features
-            that a head which the model asked looks at.
+        UsageError: for a file that cannot be read, an empty question or answer, a box or point outside the frame, or a clip without the
+            features that a head which the model asked looks at.
     """
     text = question
     for said in (question, *(said for pair in history for said in pair)):
         if not said.strip():
             raise UsageError("question", expected="some text in every turn", got=said)
-    for index in range(len(boxes)):
+    for index in range(len(boxes) + len(strokes)):
         if f"<prompt:{index}>" not in text:
             text = f"{text} <prompt:{index}>"
     turns = [turn for asked, said in history for turn in (Turn(role="user", text=asked), Turn(role="assistant", text=said))]
     # not validated: the frame's size is not known yet, and earlier answers name heads without a target
-    prompts = tuple(BoxPrompt.model_construct(xyxy=tuple(float(edge) for edge in box)) for box in boxes)
+    pointed = [BoxPrompt.model_construct(xyxy=tuple(float(edge) for edge in box)) for box in boxes]
+    prompts = (*pointed, *(ScribblePrompt.model_construct(xys=tuple((float(x), float(y)) for x, y in stroke)) for stroke in strokes))
     media = Media.model_construct(path=_absolute(video), start_sec=start_sec, end_sec=end_sec)
     sample = Sample.model_construct(id="question", media=media, conversation=(*turns, Turn(role="user", text=text)), prompts=prompts)
     sample = sample if features is None else sample.at(features)
@@ -61,6 +64,10 @@ def ask(
         if len(box) != 4 or not (0 <= box[0] < box[2] <= row.clip.width and 0 <= box[1] < box[3] <= row.clip.height):
             size = f"{row.clip.width} x {row.clip.height}"
             raise UsageError("box", expected=f"x0 < x1 and y0 < y1 inside the frame of {size} pixels", got=list(box))
+    for stroke in strokes:
+        if not stroke or not all(0 <= x <= row.clip.width and 0 <= y <= row.clip.height for x, y in stroke):
+            size = f"{row.clip.width} x {row.clip.height}"
+            raise UsageError("stroke", expected=f"points x,y inside the frame of {size} pixels", got=[list(point) for point in stroke])
     was_training = model.training
     model.eval()
     try:

@@ -19,6 +19,7 @@ from tpo_lab.conversation import ConversationEncoder, Encoded, Kind
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.precomputed import ClipFeatures
+from tpo_lab.prompts import Pointed
 from tpo_lab.sample import Sample
 
 
@@ -79,7 +80,7 @@ class Batch:
         predictor: (row, token) of the states that predict a learned token, [target, 2].
         target: the learned tokens' ids, [target].
         is_route: which of them are routes, [target].
-        prompts_xyxy: boxes that users pointed at, normalised, in row-major order of their places, [prompt, 4].
+        prompts: what users pointed at, in row-major order of their places.
         slots: per head.
         rows: the rows that the batch was made of.
     """
@@ -91,7 +92,7 @@ class Batch:
     predictor: Tensor
     target: Tensor
     is_route: Tensor
-    prompts_xyxy: Tensor
+    prompts: Pointed
     slots: dict[str, HeadSlots]
     rows: tuple[Row, ...]
 
@@ -111,10 +112,10 @@ class Batch:
         tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
         places = ("row", "token", "answer", "question", "prompt_xyxy")
         slots = {head: replace(slot, **{name: getattr(slot, name).to(device) for name in places}) for head, slot in self.slots.items()}
-        return Batch(**tensors, slots=slots, rows=self.rows)
+        return Batch(**tensors, prompts=self.prompts.to(device), slots=slots, rows=self.rows)
 
 
-_TENSORS = ("ids", "positions", "segment", "is_slot", "predictor", "target", "is_route", "prompts_xyxy")
+_TENSORS = ("ids", "positions", "segment", "is_slot", "predictor", "target", "is_route")
 
 
 @dataclass
@@ -149,7 +150,7 @@ class Collator:
         """Collate rows.
 
         Raises:
-            UsageError: for no rows, or a prompt that is not a box.
+            UsageError: for no rows, or a mention of a prompt that the sample has not.
         """
         if not rows:
             raise UsageError("rows", expected="at least one row", got=0)
@@ -160,7 +161,7 @@ class Collator:
         predictor: list[tuple[int, int]] = []
         target: list[int] = []
         is_route: list[bool] = []
-        boxes: list[list[float]] = []
+        pointed: list[list[list[float]]] = []
         slots: dict[str, _Slots] = {}
         for index, row in enumerate(rows):
             prefix = self.prefix(len(row.frames))
@@ -169,7 +170,7 @@ class Collator:
                 encoded = self.encoder.encode([(turn.role, turn.text) for turn in sample.conversation])
                 offset = len(line)
                 _add_slots(slots, encoded, sample, row, index, offset)
-                boxes += [_normalised_box(sample, prompt, row.clip) for prompt in encoded.prompts]
+                pointed += [_normalised(sample, prompt, row.clip) for prompt in encoded.prompts]
                 place, last = len(prefix), -1
                 for token, (token_id, kind) in enumerate(zip(encoded.ids, encoded.kinds, strict=True)):
                     places.append(place)
@@ -195,7 +196,7 @@ class Collator:
             predictor=torch.tensor(predictor, dtype=torch.long).reshape(-1, 2),
             target=torch.tensor(target, dtype=torch.long),
             is_route=torch.tensor(is_route, dtype=torch.bool),
-            prompts_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            prompts=Pointed.collate(pointed),
             slots={head: _head_slots(found) for head, found in slots.items()},
             rows=tuple(rows),
         )
@@ -234,17 +235,19 @@ def _annotation(sample: Sample, marker: str) -> Any:
 def first_box(sample: Sample, clip: ClipInfo) -> list[float]:
     """The first box that a sample's user points at, xyxy in [0,1] of the frame; NaN where there is none."""
     places = [place for place, prompt in enumerate(sample.prompts) if prompt.type == "box"]
-    return _normalised_box(sample, places[0], clip) if places else [math.nan] * 4
+    return _normalised(sample, places[0], clip)[0] if places else [math.nan] * 4
 
 
-def _normalised_box(sample: Sample, prompt: int, clip: ClipInfo) -> list[float]:
+def _normalised(sample: Sample, prompt: int, clip: ClipInfo) -> list[list[float]]:
+    """The corners of a box in one list, or the points of a stroke, in [0,1] of the frame."""
     if prompt >= len(sample.prompts):
         raise UsageError(f"sample {sample.id}: prompts", expected=f"an entry for <prompt:{prompt}>", got=len(sample.prompts))
     given = sample.prompts[prompt]
-    if given.type != "box":
-        raise UsageError(f"sample {sample.id}: prompts[{prompt}].type", expected="box", got=given.type)
-    x1, y1, x2, y2 = given.xyxy
-    return [x1 / clip.width, y1 / clip.height, x2 / clip.width, y2 / clip.height]
+    if given.type == "box":
+        x1, y1, x2, y2 = given.xyxy
+        return [[x1 / clip.width, y1 / clip.height, x2 / clip.width, y2 / clip.height]]
+    points = (given.xy,) if given.type == "point" else given.xys
+    return [[x / clip.width, y / clip.height] for x, y in points]
 
 
 def _head_slots(found: _Slots) -> HeadSlots:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,12 @@ from tpo_lab import knobs
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.heads import build_head
 from tpo_lab.model import TPOModel
+from tpo_lab.prompts import KINDS
 from tpo_lab.runs import environment, write_json
 from tpo_lab.stages import Lora
+
+if TYPE_CHECKING:
+    from tpo_lab.backbones.base import Backbone
 
 SCHEMA = "tpo_lab.checkpoint/1"
 _CONFIG, _WEIGHTS = "tpo.json", "tpo.safetensors"
@@ -64,6 +68,7 @@ def save(model: TPOModel, folder: Path | str, *, half: bool = False) -> Path:
         "schema": SCHEMA,
         "backbone": model.backbone.name,
         "num_frames": model.backbone.num_frames,
+        "prompts": list(model.prompts.kinds),
         "heads": [model.head(name).spec() for name in model.heads],
         "lora": None if model.lora is None else asdict(model.lora),
         "trained_backbone_parts": sorted(model.trained_backbone_parts),
@@ -134,13 +139,19 @@ def load(folder: Path | str) -> TPOModel:
 
     config = read_config(folder)
     backbone = load_backbone(config["backbone"], num_frames=config["num_frames"])
-    model = TPOModel(backbone, [build_head(spec, backbone.hidden_size) for spec in config["heads"]])
+    model = _untrained(backbone, config)
     if config["lora"] is not None:
         model.add_lora(knobs.from_plain(Lora, config["lora"], "lora"))
     model.trained_backbone_parts = set(config["trained_backbone_parts"])
     model.provenance.history = list(config["history"])
     restore(model, _read_weights(folder), label=str(Path(folder) / _WEIGHTS))
     return model.eval()
+
+
+def _untrained(backbone: Backbone, config: Mapping[str, Any]) -> TPOModel:
+    heads = [build_head(spec, backbone.hidden_size) for spec in config["heads"]]
+    # what was saved before strokes were understood does not say what it understands
+    return TPOModel(backbone, heads, prompts=config.get("prompts", KINDS[:1]))
 
 
 def _read_weights(folder: Path | str) -> dict[str, Tensor]:
@@ -204,7 +215,7 @@ def _base_fingerprints(config: Mapping[str, Any]) -> dict[str, int]:
     from tpo_lab.backbones import load_backbone
 
     backbone = load_backbone(config["backbone"], num_frames=config["num_frames"])
-    model = TPOModel(backbone, [build_head(spec, backbone.hidden_size) for spec in config["heads"]])
+    model = _untrained(backbone, config)
     return {name: fingerprint(value) for name, value in _everything(model).items() if name.startswith(model.given_parts)}
 
 

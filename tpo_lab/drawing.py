@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart with every common form of colour blindness.
 GROUND_TRUTH = "#009E73"
 PREDICTION = "#D55E00"
+POINTED = "#FFFFFF"
+"""What a user points at."""
 PALETTE = (GROUND_TRUTH, PREDICTION, "#0072B2", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 Box: TypeAlias = tuple[Sequence[float], str, str]  # (x0, y0, x1, y1) in pixels of the frame, label, colour
 Mask: TypeAlias = tuple[NDArray[np.bool_], str, float]  # booleans [h, w], colour, veil from 0 to 1
+Stroke: TypeAlias = tuple[Sequence[Sequence[float]], str]  # (x, y) in pixels of the frame each, colour
 Windows: TypeAlias = tuple[str, Sequence[Sequence[float]], str]  # name, [[start_sec, end_sec], ...], colour
 Curve: TypeAlias = tuple[str, Sequence[float], Sequence[float], str]  # name, times in seconds, values, colour
 
@@ -62,6 +65,26 @@ def draw_boxes(frame: NDArray[np.uint8], boxes: Sequence[Box], *, scale: int = 1
         if label:
             _draw_tag(draw, image.size, (left, top), label, colour)
     return image
+
+
+def draw_strokes(picture: Image, strokes: Sequence[Stroke], *, scale: int = 1) -> Image:
+    """A picture with lines through points; a single point is a dot.
+
+    Args:
+        picture: of a frame, enlarged by `scale`.
+        strokes: (points, colour) each; points (x, y) in pixels of the frame.
+        scale: of the picture.
+    """
+    from PIL import ImageDraw
+
+    drawn = picture.copy()
+    pen, thick = ImageDraw.Draw(drawn), max(2, scale // 2)
+    for points, colour in strokes:
+        places = [(scale * x, scale * y) for x, y in points]
+        pen.line(places, fill=colour, width=thick, joint="curve")
+        for x, y in (places[0], places[-1]):
+            pen.ellipse((x - thick, y - thick, x + thick, y + thick), fill=colour)
+    return drawn
 
 
 def draw_masks(frame: NDArray[np.uint8], masks: Sequence[Mask], *, scale: int = 1) -> Image:

@@ -18,7 +18,7 @@ from tpo_lab.heads import Head, Visual
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.objective import LossReport, combine, word_losses
 from tpo_lab.precomputed import FeatureFiles
-from tpo_lab.prompts import BoxPromptEncoder
+from tpo_lab.prompts import KINDS, PromptEncoder
 from tpo_lab.sample import ANSWERED_BY, Sample, heads_asked
 from tpo_lab.stages import Lora
 from tpo_lab.tokens import TokenTable, add_tokens
@@ -59,9 +59,17 @@ class TPOModel(nn.Module):
         backbone: the adapter around the language model.
         heads: built heads; their `embed_dim` is the backbone's hidden size.
         task_std: initial scale of the task tokens (see `TokenTable`).
+        prompts: what it understands of what users point at (see `PromptEncoder`).
     """
 
-    def __init__(self, backbone: Backbone, heads: Sequence[Head[Any, Any]] = (), *, task_std: float | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: Sequence[Head[Any, Any]] = (),
+        *,
+        task_std: float | None = None,
+        prompts: Sequence[str] = KINDS,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict()
@@ -75,7 +83,7 @@ class TPOModel(nn.Module):
             self.heads[head.name] = head
         ids = add_tokens(backbone.tokenizer, tuple(self.heads))
         self.tokens = TokenTable(ids, backbone.embedding, backbone.output_rows, task_std=task_std)
-        self.prompts = nn.ModuleDict({"box": BoxPromptEncoder(backbone.hidden_size)})
+        self.prompts = PromptEncoder(backbone.hidden_size, prompts)
         self.encoder = ConversationEncoder(backbone.tokenizer, backbone.chat, ids)
         self.collate = Collator(self.encoder, backbone.video_placeholder, int(backbone.tokenizer.pad_token_id or 0))
         self.lora: Lora | None = None
@@ -142,7 +150,7 @@ class TPOModel(nn.Module):
         """Run backbone and heads over a batch; `video` are features from `encode_video` or a cache of them."""
         video = self.encode_video(batch.rows) if video is None else video
         visual_tokens = torch.cat([features.tokens.flatten(0, 1) for features in video])
-        prompts = self.prompts["box"](batch.prompts_xyxy) if len(batch.prompts_xyxy) else None
+        prompts = self.prompts(batch.prompts) if len(batch.prompts) else None
         with self.tokens.prompt_values(prompts):
             embeds = self.backbone.embed(batch.ids, visual_tokens)
         hidden, _ = self.backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions)

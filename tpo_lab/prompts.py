@@ -2,7 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
+
+from tpo_lab.errors import UsageError
+
+KINDS = ("box", "stroke")
+"""What a model may understand: boxes, and strokes, which points are the shortest of."""
+RASTER = 16
+"""Cells per side that strokes are drawn on."""
+PLACES = 64
+"""Places along a stroke, evenly spread, that are drawn."""
+
+
+@dataclass(frozen=True)
+class Pointed:
+    """What users pointed at, in row-major order of the places in a batch.
+
+    Attributes:
+        boxes_xyxy: boxes, and the boxes around strokes, in [0,1] of the frame [prompt, 4].
+        strokes: how much of a stroke lies in each cell of the frame, in sum 1 [prompt, y, x]; zeros for boxes.
+        is_box: [prompt].
+    """
+
+    boxes_xyxy: Tensor
+    strokes: Tensor
+    is_box: Tensor
+
+    @classmethod
+    def collate(cls, prompts: Sequence[Sequence[Sequence[float]]]) -> Pointed:
+        """From the corners of boxes as ((x0, y0, x1, y1),), or the points of strokes as ((x, y), ...), in [0,1]."""
+        is_box = [len(prompt[0]) == 4 for prompt in prompts]
+        around = [prompt[0] if box else _around(prompt) for prompt, box in zip(prompts, is_box, strict=True)]
+        nothing = torch.zeros(RASTER, RASTER)
+        drawn = [nothing if box else draw_stroke(torch.tensor(prompt)) for prompt, box in zip(prompts, is_box, strict=True)]
+        return cls(
+            boxes_xyxy=torch.tensor(around, dtype=torch.float32).reshape(-1, 4),
+            strokes=torch.stack(drawn) if drawn else torch.zeros(0, RASTER, RASTER),
+            is_box=torch.tensor(is_box, dtype=torch.bool),
+        )
+
+    def __len__(self) -> int:
+        return len(self.is_box)
+
+    def to(self, device: torch.device | str) -> Pointed:
+        """The same on another device."""
+        return Pointed(self.boxes_xyxy.to(device), self.strokes.to(device), self.is_box.to(device))
+
+
+class PromptEncoder(nn.Module):
+    """What users point at, as embeddings of the language model.
+
+    Args:
+        width: width d of the language model.
+        kinds: what it understands, of `KINDS`. Checkpoints from before strokes were understood have "box" alone.
+    """
+
+    def __init__(self, width: int, kinds: Sequence[str] = KINDS) -> None:
+        super().__init__()
+        self.box = BoxPromptEncoder(width)
+        self.stroke = StrokePromptEncoder(width) if "stroke" in kinds else None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it understands."""
+        return KINDS if self.stroke is not None else KINDS[:1]
+
+    def forward(self, pointed: Pointed) -> Tensor:
+        """Embeddings [prompt, d].
+
+        Raises:
+            UsageError: a point or scribble, and the model understands boxes alone.
+        """
+        boxes: Tensor = self.box(pointed.boxes_xyxy)
+        if bool(pointed.is_box.all()):
+            return boxes
+        if self.stroke is None:
+            hint = "Point with a box, or take a checkpoint that was trained with strokes."
+            raise UsageError("prompts", expected="boxes, which are all that this model understands", got="a point or a scribble", hint=hint)
+        return torch.where(pointed.is_box[:, None], boxes, self.stroke(pointed.strokes))
 
 
 class BoxPromptEncoder(nn.Module):
@@ -23,3 +104,51 @@ class BoxPromptEncoder(nn.Module):
     def forward(self, boxes_xyxy: Tensor) -> Tensor:
         """Boxes [prompt, 4], xyxy normalised by frame width and height, to embeddings [prompt, d]."""
         return self.layers(boxes_xyxy.to(next(self.parameters()).dtype))  # type: ignore[no-any-return]
+
+
+class StrokePromptEncoder(nn.Module):
+    """Two-layer MLP from a stroke, drawn on a grid of the frame, to an embedding. What it knows of a place, it reads bilinearly.
+
+    Args:
+        width: width d of the language model.
+
+    Source: the box's encoder, for what has no four numbers; drawn on a grid as VITRON (arXiv 2412.19806) takes what users sketch.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(RASTER * RASTER, width // 2), nn.ReLU(), nn.Linear(width // 2, width))
+
+    def forward(self, strokes: Tensor) -> Tensor:
+        """Strokes [prompt, y, x] as `draw_stroke` gives them, to embeddings [prompt, d]."""
+        return self.layers(strokes.flatten(1).to(next(self.parameters()).dtype))  # type: ignore[no-any-return]
+
+
+def draw_stroke(points: Tensor) -> Tensor:
+    """How much of a line through points (x, y) in [0,1] [point, 2] lies in each cell, in sum 1 [y, x]; of one point, where that is.
+
+    Each place along the line counts for the four cells around it, by nearness.
+    """
+    places = _spread(points) * RASTER - 0.5
+    cells = torch.arange(RASTER)
+    near = (1 - (places.clamp(0, RASTER - 1)[:, :, None] - cells).abs()).clamp(min=0)
+    drawn = near[:, 1, :, None] * near[:, 0, None, :]
+    return torch.mean(drawn, 0)
+
+
+def _spread(points: Tensor) -> Tensor:
+    """Places along the line through points [point, 2], evenly spread [place, 2]."""
+    lengths = (points[1:] - points[:-1]).norm(dim=-1)
+    total = float(lengths.sum())
+    if not total:
+        return points[:1]
+    ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    wanted = torch.linspace(0, total, PLACES)
+    piece = (torch.searchsorted(ends, wanted, right=True) - 1).clamp(0, len(lengths) - 1)
+    share = ((wanted - ends[piece]) / lengths[piece].clamp(min=1e-9)).clamp(0, 1)
+    return torch.lerp(points[piece], points[piece + 1], share[:, None])
+
+
+def _around(points: Sequence[Sequence[float]]) -> list[float]:
+    xs, ys = ([point[axis] for point in points] for axis in (0, 1))
+    return [min(xs), min(ys), max(xs), max(ys)]

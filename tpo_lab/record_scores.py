@@ -127,6 +127,10 @@ def track_scores(records: Sequence[Record], how: str) -> dict[str, Any]:
     """
     ious = [of.track_ious(record, how) for record in records]
     found: dict[str, Any] = {name.lower(): value for name, value in got10k_scores(np.concatenate(ious)).items()}
+    kinds = sorted({record.kind for record, each in zip(records, ious, strict=True) if len(each)})
+    for kind in kinds:
+        mine = np.concatenate([each for record, each in zip(records, ious, strict=True) if record.kind == kind])
+        found[f"ao/{kind}"] = float(mine.mean())
     found |= _interval("ao", np.asarray([each.mean() for each in ious if len(each)]))
     hidden = [frame.predicted is None for record in records for frame in of.outlines(record, how, "track") if frame.true is None]
     return found | ({"hidden_told": sum(hidden) / len(hidden), "hidden_count": float(len(hidden))} if hidden else {})

@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 
 from tpo_lab.answer import Answer
 from tpo_lab.cli.overlays import frames_picture, write_overlays
-from tpo_lab.cli.predict import parse_box
+from tpo_lab.cli.predict import parse_box, parse_stroke
 from tpo_lab.drawing import GROUND_TRUTH, PALETTE, PREDICTION
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
@@ -51,9 +51,32 @@ def test_answer_of_a_model_is_one_document(call, trained: Path, clip: Path):
 
 
 def test_call_reaches_the_model_word_by_word(call, trained: Path, clip: Path, answers: list[dict]):
-    words = ("--box", "1,2,30,40", "--box=0,0,8,8.5", "--on-corrupt", "drop", "--start", 0.25, "--end", 1.75, "--window", 6)
+    words = (
+        "--box",
+        "1,2,30,40",
+        "--box=0,0,8,8.5",
+        "--scribble",
+        "1,2,3,4",
+        "--point",
+        "5,6",
+        "--on-corrupt",
+        "drop",
+        "--start",
+        0.25,
+        "--end",
+        1.75,
+        "--window",
+        6,
+    )
     assert call("predict", trained, clip, "Where is <prompt:0>?", *words).status == 0
-    options = {"boxes": [(1, 2, 30, 40), (0, 0, 8, 8.5)], "start_sec": 0.25, "end_sec": 1.75, "features": None, "on_corrupt": "drop"}
+    options = {
+        "boxes": [(1, 2, 30, 40), (0, 0, 8, 8.5)],
+        "strokes": [((5, 6),), ((1, 2), (3, 4))],
+        "start_sec": 0.25,
+        "end_sec": 1.75,
+        "features": None,
+        "on_corrupt": "drop",
+    }
     options["sliding"] = Sliding(frames=6, overlap=3)
     assert answers == [{"video": clip, "question": "Where is <prompt:0>?", **options}]
 
@@ -180,3 +203,27 @@ def test_corrupt_video_is_refused_or_warned_about(call, trained: Path, tmp_path:
     done = call("predict", trained, video, "What is this?", "--on-corrupt", "warn", "--out", tmp_path, "--json")
     assert done.status == 0 and "warning: " in done.err
     assert done.document["duration_sec"] > 0 and (tmp_path / "frames.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "most"),
+    [("--point", "1", 1), ("--point", "1,2,3,4", 1), ("--point", "a,b", 1), ("--scribble", "1,2,3", None), ("--scribble", "1,nan", None)],
+)
+def test_text_that_is_no_point_or_scribble_is_refused(option: str, text: str, most: int | None):
+    with pytest.raises(UsageError, match=rf"{option}: expected x,y.* in pixels, such as .*got '{text}'"):
+        parse_stroke(option, text, least=most or 2, most=most)
+
+
+def test_point_outside_the_frame_is_refused(call, trained: Path, clip: Path):
+    done = call("predict", trained, clip, "Where does <prompt:0> go?", "--point", "5000,2")
+    assert done.status == 2 and "points x,y inside the frame of" in done.err
+
+
+def test_what_is_pointed_at_is_drawn(call, trained: Path, clip: Path, tmp_path: Path):
+    plain, pointed = tmp_path / "plain", tmp_path / "pointed"
+    assert call("predict", trained, clip, "Where?", "--box", "1,1,4,4", "--out", plain, "--json").status == 0
+    words = ("--box", "1,1,4,4", "--point", "20,20", "--scribble", "8,30,20,34,30,30")
+    assert call("predict", trained, clip, "Where?", *words, "--out", pointed, "--json").status == 0
+    before, after = (np.asarray(Image.open(folder / "frames.png").convert("RGB")).astype(int) for folder in (plain, pointed))
+    changed = (before != after).any(2) if before.shape == after.shape else None
+    assert changed is not None and 20 < changed.sum() < changed.size / 4

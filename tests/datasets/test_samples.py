@@ -228,3 +228,18 @@ def test_relations_ask_about_every_pair_that_lies_plainly_apart_and_are_true(fac
             assert abs(gap) >= 6 and answer == ("yes" if gap > 0 else "no") and not sample.targets.names
             asked += 1
     assert asked >= 60
+
+
+def test_things_to_follow_are_pointed_at_by_boxes_points_and_scribbles_that_lie_on_them():
+    told = Counter()
+    for index in range(40):
+        facts = Facts(sample_scene(index))
+        for sample in samples_of(facts.scene, ("track",)):
+            (prompt,) = sample.prompts
+            mask = facts.visible[sample.meta["things"][0], 0]
+            told[sample.meta["kind"]] += 1
+            assert sample.meta["kind"] == prompt.type
+            if prompt.type != "box":
+                points = (prompt.xy,) if prompt.type == "point" else prompt.xys
+                assert all(mask[int(y), int(x)] for x, y in points)
+    assert told["box"] > told["point"] + told["scribble"] > min(told["point"], told["scribble"]) > 5

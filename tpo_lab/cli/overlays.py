@@ -28,6 +28,7 @@ def write_overlays(
     prompts: Sequence[Sequence[float]],
     num_frames: int,
     on_corrupt: str,
+    strokes: Sequence[Sequence[Sequence[float]]] = (),
 ) -> list[str]:
     """Writes answer.json, frames.png, and timeline.png where the answer has windows or saliency.
 
@@ -36,6 +37,7 @@ def write_overlays(
         folder: created where it is missing.
         window_sec: the part of the video that was shown to the model.
         prompts: boxes the user pointed at, xyxy in pixels of the first frame.
+        strokes: points (x, y) of each point or scribble, in the same pixels.
         num_frames: how many frames the model was shown.
         on_corrupt: as for the reader.
 
@@ -49,9 +51,10 @@ def write_overlays(
     start, end = window_sec
     clip = read_clip(document["video"], num_frames=num_frames, start_sec=start, end_sec=end, on_corrupt=on_corrupt)
     # A prompt lies on the very first frame, which the frames that the model is shown need not include.
-    first = read_clip(document["video"], num_frames=1, start_sec=start, end_sec=start, on_corrupt=on_corrupt).frames[0] if prompts else None
+    asked = bool(prompts or strokes)
+    first = read_clip(document["video"], num_frames=1, start_sec=start, end_sec=start, on_corrupt=on_corrupt).frames[0] if asked else None
     times = [float(time) - start for time in clip.times_sec]
-    pictures = {"frames.png": frames_picture(clip.frames, times, document, first, prompts)}
+    pictures = {"frames.png": frames_picture(clip.frames, times, document, first, prompts, strokes)}
     if document["windows_sec"] or document["saliency"]:
         curve = [("saliency", [pair[0] for pair in document["saliency"]], [pair[1] for pair in document["saliency"]], PREDICTION)]
         bars = [("predicted", document["windows_sec"], PREDICTION)]
@@ -70,6 +73,7 @@ def frames_picture(
     document: Mapping[str, Any],
     first: NDArray[np.uint8] | None = None,
     prompts: Sequence[Sequence[float]] = (),
+    strokes: Sequence[Sequence[Sequence[float]]] = (),
 ) -> Image:
     """The answer over the frames in their own resolution, and below it, small, all frames that the model was shown.
 
@@ -81,15 +85,18 @@ def frames_picture(
         document: the answer.
         first: the frame on which the prompts lie, uint8 RGB [h, w, 3].
         prompts: xyxy in pixels of it.
+        strokes: points (x, y) of each point or scribble in pixels of it.
     """
     import numpy as np
 
-    from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, contact_sheet, draw_boxes, draw_masks
+    from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, contact_sheet, draw_boxes, draw_masks, draw_strokes
 
     scale = max(1, _READABLE // min(frames.shape[1:3]))
     asked: list[Box] = [(box, f"prompt {index}", GROUND_TRUTH) for index, box in enumerate(prompts)]
     found: list[Box] = [(_ordered(box), f"box {index}", PREDICTION) for index, box in enumerate(document["boxes_xyxy"])]
-    large = [draw_boxes(first, asked, scale=scale)] if first is not None else []
+    large = []
+    if first is not None:
+        large.append(draw_strokes(draw_boxes(first, asked, scale=scale), [(points, GROUND_TRUTH) for points in strokes], scale=scale))
     veiled = [draw_masks(frame, _masks(document, place)) for place, frame in enumerate(frames)]
     large.append(draw_boxes(np.asarray(veiled[-1]), found, scale=scale))
     small = []

@@ -19,6 +19,7 @@ EXAMPLE = """
 tpo-lab predict runs/demo/30_joint_training/run/3b clip.mp4 "When does the red ball stop?" --out answer
 tpo-lab predict runs/qvhighlights film.mp4 "When do they dance?" --features features --window 75
 tpo-lab predict runs/first clip.mp4 "Where does this go?" --box 12,30,96,120 --json
+tpo-lab predict runs/first clip.mp4 "Track <prompt:0> in the video." --point 40,60 --out answer
 """
 
 group = typer.Typer()
@@ -30,10 +31,17 @@ def predict(
         str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or run folder, nano-tpo, or nano (untrained heads).")
     ],
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video, an image, a folder of images or a pattern of them.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask; may say <prompt:0> where it means the first box.")],
+    question: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUESTION", help="What to ask; may say <prompt:0> where it means the first of the boxes, points and scribbles."
+        ),
+    ],
     box: Annotated[
         list[str], typer.Option(metavar="X0,Y0,X1,Y1", help="Point at this box, in pixels of the first frame; repeatable.")
     ] = [],  # noqa: B006
+    point: Annotated[list[str], typer.Option(metavar="X,Y", help="Point at this place, in the same pixels; repeatable.")] = [],  # noqa: B006
+    scribble: Annotated[list[str], typer.Option(metavar="X,Y,X,Y,...", help="Point with a line through these places; repeatable.")] = [],  # noqa: B006
     features: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where a head's relative folders of precomputed features start from.")
     ] = None,
@@ -50,6 +58,8 @@ def predict(
     Times in the answer count from the start of the clip, boxes are pixels of its frames.
     """
     boxes = [parse_box(text) for text in box]
+    strokes = [parse_stroke("--point", text, least=1, most=1) for text in point]
+    strokes += [parse_stroke("--scribble", text, least=2) for text in scribble]
     if not question.strip():
         raise UsageError("question", expected="some words", got=question)
     from tpo_lab.asking import ask
@@ -61,7 +71,16 @@ def predict(
         raise UsageError("--window", expected="1 frame or more", got=window)
     sliding = None if window is None else Sliding(frames=window, overlap=window // 2)
     answer, clip = ask(
-        model, video, question, boxes=boxes, start_sec=start, end_sec=end, features=features, on_corrupt=on_corrupt, sliding=sliding
+        model,
+        video,
+        question,
+        boxes=boxes,
+        strokes=strokes,
+        start_sec=start,
+        end_sec=end,
+        features=features,
+        on_corrupt=on_corrupt,
+        sliding=sliding,
     )
     asked = {"video": str(video), "question": question, "start_sec": start, "duration_sec": clip.duration_sec}
     document: dict[str, Any] = {**answer.to_dict(), **asked}
@@ -69,7 +88,10 @@ def predict(
         from tpo_lab.cli.overlays import write_overlays
 
         shown_sec = (start, start + clip.duration_sec)
-        document["files"] = write_overlays(document, out, shown_sec, prompts=boxes, num_frames=len(clip.times_sec), on_corrupt=on_corrupt)
+        count = len(clip.times_sec)
+        document["files"] = write_overlays(
+            document, out, shown_sec, prompts=boxes, strokes=strokes, num_frames=count, on_corrupt=on_corrupt
+        )
     return Result(document, _view(document))
 
 
@@ -96,6 +118,23 @@ def parse_box(text: str) -> tuple[float, ...]:
     if len(edges) != 4 or not all(math.isfinite(edge) for edge in edges):
         raise UsageError("--box", expected="x0,y0,x1,y1 in pixels, such as 12,30,96,120", got=text)
     return edges
+
+
+def parse_stroke(option: str, text: str, *, least: int, most: int | None = None) -> tuple[tuple[float, float], ...]:
+    """`x,y,x,y,...` as points; whether they lie in the frame is found when the frame is known.
+
+    Raises:
+        UsageError: not pairs of finite numbers, or fewer or more of them than asked for.
+    """
+    try:
+        values = [float(piece) for piece in text.split(",")]
+    except ValueError:
+        values = []
+    pairs = tuple(zip(values[::2], values[1::2], strict=False))
+    if len(values) % 2 or not least <= len(pairs) <= (most or len(pairs)) or not all(math.isfinite(value) for value in values):
+        example = "x,y in pixels, such as 40,60" if most == 1 else "x,y,x,y,... in pixels, such as 40,60,52,71"
+        raise UsageError(option, expected=example, got=text)
+    return pairs
 
 
 def _view(document: dict[str, Any]) -> Table:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tpo_lab.backbones import Backbone
-    from tpo_lab.drawing import Box
+    from tpo_lab.drawing import Box, Stroke
 
 _SAMPLED, _SHOWN = 16, 6
 _HEIGHT = 144
@@ -49,9 +49,9 @@ def contact_sheet(samples: Sequence[Sample]) -> Image:
     for sample in samples:
         row = frames.row([sample])
         pixels = np.ascontiguousarray(row.frames.permute(0, 2, 3, 1).numpy())
-        boxes = _boxes(sample, row.clip.duration_sec)
-        shown = sorted({*np.linspace(0, _SAMPLED - 1, _SHOWN).round().astype(int).tolist(), *boxes})
-        pictures = [_frame(pixels[place], boxes.get(place, [])) for place in shown]
+        boxes, strokes = _drawn(sample, row.clip.duration_sec)
+        shown = sorted({*np.linspace(0, _SAMPLED - 1, _SHOWN).round().astype(int).tolist(), *boxes, *strokes})
+        pictures = [_frame(pixels[place], boxes.get(place, []), strokes.get(place, [])) for place in shown]
         if sample.targets.temporal is not None:
             pictures.append(_timeline(sample, row.clip.duration_sec))
         rows.append(pictures)
@@ -65,33 +65,36 @@ def caption(sample: Sample) -> str:
     return f"{sample.id}  {kind}\n{turns}"
 
 
-def _boxes(sample: Sample, duration_sec: float) -> dict[int, list[Box]]:
-    """What is drawn on which of the sampled frames: each box on the frame of the part of the clip that its time lies in."""
+def _drawn(sample: Sample, duration_sec: float) -> tuple[dict[int, list[Box]], dict[int, list[Stroke]]]:
+    """What is drawn on which of the sampled frames: each box and stroke on the frame of the part of the clip that its time lies in."""
     from tpo_lab.drawing import GROUND_TRUTH, PREDICTION
 
-    found: dict[int, list[Box]] = {}
+    boxes: dict[int, list[Box]] = {}
+    strokes: dict[int, list[Stroke]] = {}
 
-    def add(time_sec: float, box: Box) -> None:
-        place = min(int(time_sec * _SAMPLED / duration_sec + 1e-6), _SAMPLED - 1)
-        found.setdefault(place, []).append(box)
+    def place(time_sec: float) -> int:
+        return min(int(time_sec * _SAMPLED / duration_sec + 1e-6), _SAMPLED - 1)
 
     for index, prompt in enumerate(sample.prompts):
         if prompt.type == "box":
-            add(prompt.time_sec, (prompt.xyxy, f"prompt {index}", PREDICTION))
+            boxes.setdefault(place(prompt.time_sec), []).append((prompt.xyxy, f"prompt {index}", PREDICTION))
+        else:
+            points = (prompt.xy,) if prompt.type == "point" else prompt.xys
+            strokes.setdefault(place(prompt.time_sec), []).append((points, PREDICTION))
     for index, target in enumerate(sample.targets.region or ()):
-        add(target.time_sec, (target.xyxy, str(index), GROUND_TRUTH))
+        boxes.setdefault(place(target.time_sec), []).append((target.xyxy, str(index), GROUND_TRUTH))
     if (track := sample.targets.track) is not None:
         for time_sec, box in zip(track.times_sec, track.xyxy, strict=True):
             if box is not None:
-                add(time_sec, (box, "", GROUND_TRUTH))
-    return found
+                boxes.setdefault(place(time_sec), []).append((box, "", GROUND_TRUTH))
+    return boxes, strokes
 
 
-def _frame(frame: Any, boxes: Sequence[Box]) -> Image:
-    from tpo_lab.drawing import draw_boxes
+def _frame(frame: Any, boxes: Sequence[Box], strokes: Sequence[Stroke]) -> Image:
+    from tpo_lab.drawing import draw_boxes, draw_strokes
 
     scale = max(1, round(_HEIGHT / frame.shape[0]))
-    image = draw_boxes(frame, boxes, scale=scale)
+    image = draw_strokes(draw_boxes(frame, boxes, scale=scale), strokes, scale=scale)
     if image.height > 2 * _HEIGHT:
         image.thumbnail((4 * _HEIGHT, 2 * _HEIGHT))
     return image

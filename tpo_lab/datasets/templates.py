@@ -44,6 +44,14 @@ TRACKING: tuple[str, ...] = (
 )
 """Source: TPO, Table 19."""
 
+FOLLOWING: tuple[str, ...] = (
+    "Track {thing} in the video.",
+    "Follow {thing} through the video.",
+    "Where does {thing} go? Track it.",
+    "Show where {thing} is in every frame.",
+)
+"""Ours, for points and scribbles: the paper's say that a box is given."""
+
 SEGMENTATION: tuple[str, ...] = (
     "Please give the motion path of {query} in the video over time.",
     "Show the tracking trajectory of {query}'s movement through the scene in the video.",

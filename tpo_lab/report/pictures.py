@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, Box, Mask, contact_sheet, draw_boxes, draw_masks, timeline
+from tpo_lab.drawing import (
+    GROUND_TRUTH,
+    POINTED,
+    PREDICTION,
+    Box,
+    Mask,
+    Stroke,
+    contact_sheet,
+    draw_boxes,
+    draw_masks,
+    draw_strokes,
+    timeline,
+)
 from tpo_lab.errors import UsageError
 from tpo_lab.rle import decode_rle
 
@@ -97,7 +109,7 @@ def box_picture(sample: Sample, predicted: Mapping[str, Any] | None, *, count: i
     """Frames of a clip, and the true and predicted boxes on the one that was asked about.
 
     Args:
-        sample: its region target is drawn where it has one, and its box prompt on the first frame.
+        sample: its region target is drawn where it has one, and what its user points at on the first frame.
         predicted: what the region head answers ("boxes_xyxy" in pixels of the original frame), or None where it was not asked.
         count: frames from the first to the one with the boxes.
 
@@ -108,13 +120,13 @@ def box_picture(sample: Sample, predicted: Mapping[str, Any] | None, *, count: i
     asked = shown.nearest(true[0].time_sec) if true else len(shown.frames) - 1
     boxes = [(shown.scale * np.array(target.xyxy), "", GROUND_TRUTH) for target in true]
     boxes += [(shown.scale * np.array(xyxy), "", PREDICTION) for xyxy in (predicted or {}).get("boxes_xyxy", ())]
-    pointed = [(shown.scale * np.array(prompt.xyxy), "", "#FFFFFF") for prompt in sample.prompts if prompt.type == "box"]
     enlarged = _enlargement(shown)
     places = sorted({round(place) for place in np.linspace(0, asked, count)})
     tiles = []
     for place in places:
-        drawn = boxes if place == asked else (pointed if place == 0 else [])
-        tiles.append(draw_boxes(shown.frames[place], [(list(xyxy), label, colour) for xyxy, label, colour in drawn], scale=enlarged))
+        drawn = [(list(xyxy), label, colour) for xyxy, label, colour in boxes] if place == asked else []
+        tile = draw_boxes(shown.frames[place], drawn, scale=enlarged)
+        tiles.append(_pointed(tile, sample, shown, enlarged) if place == 0 and asked else tile)
     return _beside(tiles)
 
 
@@ -151,7 +163,7 @@ def mask_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
     """Frames of a clip with the true outline, or box, of an object, and the predicted mask.
 
     Args:
-        sample: its mask or track target is drawn where it has one, and its box prompt on the first frame.
+        sample: its mask or track target is drawn where it has one, and what its user points at on the first frame.
         predicted: what the mask head answers ("times_sec", "masks" and "track_xyxy", of which the first object's are drawn), or None where
             it was not asked.
 
@@ -161,7 +173,6 @@ def mask_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
     answer = predicted or {}
     enlarged = _enlargement(shown)
     mask, track = sample.targets.mask, sample.targets.track
-    pointed = [(list(shown.scale * np.array(prompt.xyxy)), "", "#FFFFFF") for prompt in sample.prompts if prompt.type == "box"]
     tiles = []
     for place, (frame, time_sec) in enumerate(zip(shown.frames, shown.times_sec, strict=True)):
         masks: list[Mask] = []
@@ -176,9 +187,24 @@ def mask_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
         if box is not None:
             boxes.append((list(shown.scale * np.array(box)), "", GROUND_TRUTH))
         drawn = draw_masks(frame, masks, scale=enlarged)
-        tiles.append(draw_boxes(np.asarray(drawn), [_larger(box, enlarged) for box in boxes + (pointed if place == 0 else [])]))
+        tile = draw_boxes(np.asarray(drawn), [_larger(box, enlarged) for box in boxes])
+        tiles.append(_pointed(tile, sample, shown, enlarged) if place == 0 else tile)
     half = (len(tiles) + 1) // 2
     return _below(_beside(tiles[:half]), _beside(tiles[half:])) if len(tiles) > _ROW_OF_TILES else _beside(tiles)
+
+
+def _pointed(tile: Image, sample: Sample, shown: Strip, enlarged: int) -> Image:
+    """A frame, enlarged, with the boxes, points and scribbles of a sample's prompts."""
+    boxes: list[Box] = []
+    strokes: list[Stroke] = []
+    for prompt in sample.prompts:
+        if prompt.type == "box":
+            boxes.append((list(shown.scale * np.array(prompt.xyxy)), "", POINTED))
+        else:
+            points = np.array((prompt.xy,) if prompt.type == "point" else prompt.xys)
+            strokes.append(((shown.scale * points).tolist(), POINTED))
+    framed = draw_boxes(np.asarray(tile), [_larger(box, enlarged) for box in boxes])
+    return draw_strokes(framed, strokes, scale=enlarged)
 
 
 def _at(times_sec: Sequence[float], values: Sequence[Any], time_sec: float) -> Any:

@@ -6,6 +6,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tpo_lab.datasets import templates
 from tpo_lab.datasets.world import language
 from tpo_lab.datasets.world.expressions import Expression, refer, refer_to_several
@@ -24,6 +27,10 @@ PLACES = "places"
 """Conversation that asks only where things are at the end, in words; for a backbone's pretraining."""
 RELATIONS = "relations"
 """Conversation that asks only which of two things lies further to a side; for a backbone's pretraining."""
+TOLD_BY = {"box": 0.6, "point": 0.2, "scribble": 0.2}
+"""How things to follow are pointed at, and how often."""
+SCRIBBLED = 3
+"""Pixels of a thing that a scribble goes through."""
 NOT_THERE, NOT_HAPPENING = "It is not there.", "It does not happen."
 
 
@@ -191,16 +198,29 @@ def _mask(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
 
 
 def _track(facts: Facts, rng: random.Random, count: int) -> list[dict[str, Any]]:
-    """Tracking: the box of a thing in the first frame, and where it is in every one."""
+    """Tracking: a thing in the first frame, told by a box, a point or a scribble, and where it is in every one."""
     seen = [thing for thing in range(len(facts.scene.things)) if facts.is_seen(thing, 0)]
     made = []
     for thing in rng.sample(seen, min(count, len(seen))):
-        question = rng.choice(templates.TRACKING).format(box="<prompt:0>")
+        told = rng.choices(tuple(TOLD_BY), tuple(TOLD_BY.values()))[0]
+        if told == "box":
+            question = rng.choice(templates.TRACKING).format(box="<prompt:0>")
+            prompt = {"type": "box", **_box(facts, thing, 0)}
+        else:
+            question = rng.choice(templates.FOLLOWING).format(thing="<prompt:0>")
+            prompt = _drawn(facts.visible[thing, 0], told, rng)
         boxes = [facts.box(thing, frame) for frame in range(FRAME_COUNT)]
         targets = {"track": {"times_sec": _frame_times(), "xyxy": [None if box is None else list(box) for box in boxes]}}
-        prompt = {"type": "box", **_box(facts, thing, 0)}
-        made.append(_record(question, "<track>", "track", "mask", things=[thing], prompts=[prompt], targets=targets))
+        made.append(_record(question, "<track>", told, "mask", things=[thing], prompts=[prompt], targets=targets))
     return made
+
+
+def _drawn(mask: NDArray[np.bool_], told: str, rng: random.Random) -> dict[str, Any]:
+    """A point in a mask [y, x], or a scribble through three of its pixels from left to right."""
+    rows, columns = np.nonzero(mask)
+    chosen = sorted(rng.sample(range(len(rows)), min(len(rows), SCRIBBLED)), key=lambda place: int(columns[place]))
+    points = [[float(columns[place]) + 0.5, float(rows[place]) + 0.5] for place in chosen]
+    return {"type": "point", "xy": rng.choice(points)} if told == "point" or len(points) < 2 else {"type": "scribble", "xys": points}
 
 
 def _frame_times() -> list[float]:

@@ -1,0 +1,60 @@
+"""What users point at: strokes on a grid, and one encoder for boxes, points and scribbles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tpo_lab.errors import UsageError
+from tpo_lab.prompts import RASTER, Pointed, PromptEncoder, draw_stroke
+
+CELL = 1 / RASTER
+
+
+def centre(drawn: torch.Tensor) -> tuple[float, float]:
+    """Where a drawing lies in the mean, (x, y) in [0,1]."""
+    cells = (torch.arange(RASTER) + 0.5) / RASTER
+    return float((drawn.sum(0) * cells).sum()), float((drawn.sum(1) * cells).sum())
+
+
+@pytest.mark.parametrize("place", [(0.5, 0.5), (0.31, 0.77), (CELL / 2, 1 - CELL / 2)])
+def test_a_point_is_drawn_where_it_is(place: tuple[float, float]) -> None:
+    drawn = draw_stroke(torch.tensor([place]))
+    assert float(drawn.sum()) == pytest.approx(1)
+    assert (drawn > 0).sum() <= 4
+    assert centre(drawn) == pytest.approx(place, abs=1e-6)
+
+
+def test_a_point_at_the_edge_is_drawn_in_the_last_cell() -> None:
+    assert draw_stroke(torch.tensor([[1.0, 0.0]]))[0, RASTER - 1] == 1
+
+
+def test_a_stroke_is_drawn_evenly_however_many_points_say_it() -> None:
+    few = draw_stroke(torch.tensor([[0.2, 0.2], [0.8, 0.2]]))
+    many = draw_stroke(torch.tensor([[0.2, 0.2], [0.21, 0.2], [0.22, 0.2], [0.8, 0.2]]))
+    torch.testing.assert_close(few, many, atol=1e-3, rtol=0)
+    assert centre(few) == pytest.approx((0.5, 0.2), abs=1e-3)
+    assert not few[RASTER // 2 :].any()
+
+
+def test_a_stroke_that_stands_still_is_a_point() -> None:
+    still = torch.tensor([[0.3, 0.4]] * 3)
+    torch.testing.assert_close(draw_stroke(still), draw_stroke(still[:1]))
+
+
+def test_each_prompt_is_encoded_by_its_kind() -> None:
+    torch.manual_seed(0)
+    encoder = PromptEncoder(12)
+    box, point, scribble = [[0.1, 0.2, 0.3, 0.4]], [[0.6, 0.7]], [[0.1, 0.1], [0.2, 0.9]]
+    together = encoder(Pointed.collate([point, box, scribble]))
+    for row, prompt in enumerate((point, box, scribble)):
+        torch.testing.assert_close(together[row : row + 1], encoder(Pointed.collate([prompt])))
+    torch.testing.assert_close(together[1:2], encoder.box(torch.tensor(box)))
+    assert encoder(Pointed.collate([])).shape == (0, 12)
+
+
+def test_an_encoder_of_boxes_says_that_it_understands_no_strokes() -> None:
+    encoder = PromptEncoder(12, ("box",))
+    assert encoder.kinds == ("box",) and encoder(Pointed.collate([[[0.0, 0, 1, 1]]])).shape == (1, 12)
+    with pytest.raises(UsageError, match="boxes, which are all that this model understands"):
+        encoder(Pointed.collate([[[0.0, 0, 1, 1]], [[0.5, 0.5]]]))
