@@ -310,7 +310,7 @@ def test_a_checkpoint_says_what_it_understands_and_one_that_does_not_understands
     config = json.loads((folder / "tpo.json").read_text())
     assert config.pop("prompts") == ["box", "stroke"]
     (folder / "tpo.json").write_text(json.dumps(config))
-    with pytest.raises(TPOError, match="prompts.stroke"):
+    with pytest.raises(TPOError, match=r"prompts\.stroke"):
         checkpoint.load(folder)
     weights = {name: value for name, value in load_file(folder / "tpo.safetensors").items() if not name.startswith("prompts.stroke")}
     save_file(weights, folder / "tpo.safetensors", metadata={"format": "pt", "schema": "tpo_lab.checkpoint/1"})
