@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from tpo_lab.drawing import GROUND_TRUTH, PALETTE, PREDICTION, _Axis, contact_sheet, draw_boxes, draw_masks, timeline, to_data_uri
+from tpo_lab.drawing import (
+    GROUND_TRUTH,
+    PALETTE,
+    PREDICTION,
+    _Axis,
+    contact_sheet,
+    draw_boxes,
+    draw_masks,
+    draw_strokes,
+    timeline,
+    to_data_uri,
+)
 from tpo_lab.errors import UsageError
 
 GREEN, ORANGE = ImageColor.getrgb(GROUND_TRUTH), ImageColor.getrgb(PREDICTION)
@@ -124,6 +135,25 @@ def test_draw_masks_has_no_line_along_the_frames_border() -> None:
 def test_draw_masks_refuses_other_sizes() -> None:
     with pytest.raises(UsageError, match=r"masks.*\[12, 20\]"):
         draw_masks(frame(), [(np.ones((12, 19), bool), PREDICTION, 0.0)])
+
+
+def test_draw_strokes_goes_through_its_points_and_leaves_the_rest() -> None:
+    pixels = frame(60, 80)
+    image = draw_strokes(pixels, [([(10, 20), (50, 20)], "", GROUND_TRUTH), ([(60, 50)], "", PREDICTION)])
+    rows, columns = where(image, GREEN)
+    assert set(range(15, 46)) <= set(columns.tolist()) and columns.min() >= 7 and columns.max() <= 53 and set(rows) <= set(range(16, 25))
+    rows, columns = where(image, ORANGE)
+    assert (rows.mean(), columns.mean()) == pytest.approx((50, 60), abs=0.5) and len(rows) < 81
+    changed = (np.asarray(image) != pixels).any(-1)
+    assert not changed[:15].any() and not changed[26:45].any()
+    tagged = draw_strokes(pixels, [([(10, 40)], "prompt 0", PREDICTION)])
+    assert len(where(tagged, ORANGE)[0]) > 300
+
+
+@pytest.mark.parametrize("points", [[], [(1.0, float("nan"))]])
+def test_draw_strokes_refuses_what_is_no_stroke(points: list[tuple[float, float]]) -> None:
+    with pytest.raises(UsageError, match="strokes: expected finite points"):
+        draw_strokes(frame(), [(points, "", GREEN)])
 
 
 def test_contact_sheet_holds_every_picture_unchanged_and_in_order() -> None:
