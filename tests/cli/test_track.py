@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ from tpo_lab.cli.overlays import scale_of
 from tpo_lab.cli.track import parse_points
 from tpo_lab.drawing import PALETTE
 from tpo_lab.errors import TPOError, UsageError
-from tpo_lab.rle import decode_rle
+from tpo_lab.rle import decode_rle, encode_rle
 from tpo_lab.sam2 import Tracker, nano_config, untrained
 from tpo_lab.sam2.footage import Followed
-from tpo_lab.sample import BoxPrompt, PointPrompt, ScribblePrompt
+from tpo_lab.sample import BoxPrompt, PointPrompt, Sample, ScribblePrompt
 from tpo_lab.tracking import Pursuit
 from tpo_lab.video import clip_writer, open_source, write_clip
 
@@ -262,6 +262,27 @@ def test_a_question_that_leads_to_no_mask_is_status_1_with_the_words(call, check
     done = call("track", checkpoint, clip, "--question", "Which one?", "--out", tmp_path / "o", "--json")
     assert done.status == 1 and done.document["error"]["kind"] == "failed"
     assert "There is nothing to follow: the model answered '" in done.err and not (tmp_path / "o").exists()
+
+
+def test_a_question_that_leads_to_a_mask_is_followed_through_every_frame(
+    call, checkpoint: Path, clip: Path, tmp_path: Path, script: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    import tpo_lab as tpo
+    from tpo_lab.media import Frames
+
+    model = tpo.load(checkpoint).eval()
+    model.backbone.num_frames = 4
+    turns = [{"role": "user", "text": "Which one?"}, {"role": "assistant", "text": "<mask>"}]
+    target = {"mask": {"times_sec": [0.0], "rle": [encode_rle(np.ones((48, 64), bool))]}}
+    record = {"id": "a", "media": {"path": str(clip)}, "conversation": turns, "targets": target}
+    script(model, [Frames(model.backbone).row([Sample.model_validate(record)])])
+    monkeypatch.setattr("tpo_lab.cli.models.open_model", lambda name: model)
+    done = call("track", checkpoint, clip, "--question", "Which one?", "--out", tmp_path, "--json")
+    assert done.status == 0, done.err
+    assert (done.document["answer"], done.document["question"], done.document["prompts"]) == ("<mask>", "Which one?", [])
+    at = done.document["prompted"]["frame"]
+    assert [line["frame"] for line in lines_of(tmp_path)] == [*range(at, 8), *range(at - 1, -1, -1)]
+    assert len(overlay_of(tmp_path)[0]) == 8
 
 
 def test_a_question_is_asked_with_its_boxes_and_its_part(call, sam: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
