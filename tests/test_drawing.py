@@ -137,14 +137,23 @@ def test_draw_masks_refuses_other_sizes() -> None:
         draw_masks(frame(), [(np.ones((12, 19), bool), PREDICTION, 0.0)])
 
 
-def test_draw_strokes_lines_what_lies_between_points_and_dots_a_single_one() -> None:
-    plain = draw_boxes(frame(), [], scale=4)
-    drawn = draw_strokes(plain, [(((2, 2), (2, 10)), "#0000FF"), (((15, 5),), "#00FF00")], scale=4)
-    rows, columns = where(drawn, (0, 0, 255))
-    assert (rows.min(), rows.max()) == pytest.approx((8, 40), abs=3) and columns.mean() == pytest.approx(8, abs=1)
-    rows, columns = where(drawn, (0, 255, 0))
-    assert (rows.mean(), columns.mean()) == pytest.approx((20, 60), abs=1) and len(rows) < 40
-    assert len(where(plain, (0, 0, 255))[0]) == 0, "the picture given stays as it is"
+def test_draw_strokes_goes_through_its_points_and_leaves_the_rest() -> None:
+    pixels = frame(60, 80)
+    image = draw_strokes(pixels, [([(10, 20), (50, 20)], "", GROUND_TRUTH), ([(60, 50)], "", PREDICTION)])
+    rows, columns = where(image, GREEN)
+    assert set(range(15, 46)) <= set(columns.tolist()) and columns.min() >= 7 and columns.max() <= 53 and set(rows) <= set(range(16, 25))
+    rows, columns = where(image, ORANGE)
+    assert (rows.mean(), columns.mean()) == pytest.approx((50, 60), abs=0.5) and len(rows) < 81
+    changed = (np.asarray(image) != pixels).any(-1)
+    assert not changed[:15].any() and not changed[26:45].any()
+    tagged = draw_strokes(pixels, [([(10, 40)], "prompt 0", PREDICTION)])
+    assert len(where(tagged, ORANGE)[0]) > 300
+
+
+@pytest.mark.parametrize("points", [[], [(1.0, float("nan"))]])
+def test_draw_strokes_refuses_what_is_no_stroke(points: list[tuple[float, float]]) -> None:
+    with pytest.raises(UsageError, match="strokes: expected finite points"):
+        draw_strokes(frame(), [(points, "", GREEN)])
 
 
 def test_contact_sheet_holds_every_picture_unchanged_and_in_order() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tpo_lab.errors import UsageError
-from tpo_lab.video import READERS, displayed_frames, read_clip, segment_centres, write_clip, writer
+from tpo_lab.video import READERS, clip_writer, displayed_frames, open_source, read_clip, segment_centres, write_clip, writer
 
 HEIGHT, WIDTH = 48, 64
 OPEN_GOP = "open-gop=1:keyint=8:bframes=3:b-adapt=0:scenecut=0"
@@ -424,6 +424,46 @@ def test_write_clip_falls_back_to_mpeg4_without_x264(tmp_path: Path, monkeypatch
         assert container.streams.video[0].codec_context.name == "mpeg4"
     back = read_clip(path, num_frames=12)
     assert back.frames.mean(axis=(1, 2, 3)) == pytest.approx([20 + 7 * i for i in range(12)], abs=4)
+
+
+@pytest.mark.parametrize("codecs", [{"libx264", "mpeg4"}, {"mpeg4"}], ids=["x264", "mpeg4"])
+def test_clip_writer_keeps_the_time_of_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codecs: set[str]) -> None:
+    monkeypatch.setattr(av, "codecs_available", codecs & set(av.codecs_available))
+    times = [0.0, 0.04, 0.08, 0.5, 0.52, 1.7, 3.0, 3.04]
+    with clip_writer(tmp_path / "new" / "a.mp4", 2.5) as add:
+        for number, time in enumerate(times):
+            add(grey(number), time)
+        assert [file.suffix for file in (tmp_path / "new").iterdir()] == [".mp4"] and not (tmp_path / "new" / "a.mp4").exists()
+    source = open_source(tmp_path / "new" / "a.mp4")
+    assert source.times_sec == pytest.approx(times, abs=1e-4)
+    assert source.duration_sec == pytest.approx(3.04 + 1 / 2.5, abs=1e-3) and source.notes == ()
+    with av.open(str(tmp_path / "new" / "a.mp4")) as container:
+        assert container.duration / 1e6 == pytest.approx(3.44, abs=2e-3), "a player shows the last frame to its end"
+    back = read_clip(tmp_path / "new" / "a.mp4", num_frames=1, start_sec=1.9, end_sec=1.9)
+    assert back.frames.mean() == pytest.approx(20 + 7 * 5, abs=4)
+
+
+def test_clip_writer_of_one_frame_and_of_none(tmp_path: Path) -> None:
+    with clip_writer(tmp_path / "a.mp4", 4) as add:
+        add(grey(3), 0.0)
+    source = open_source(tmp_path / "a.mp4")
+    assert source.times_sec.tolist() == [0.0] and source.duration_sec == pytest.approx(0.25)
+    with pytest.raises(UsageError, match="at least one frame"), clip_writer(tmp_path / "b.mp4", 4):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_clip_writer_that_is_broken_off_keeps_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    before = write_clip(tmp_path / "a.mp4", texture(3), 5).read_bytes()
+    for written in (0, 1, 20):
+        with pytest.raises(error), clip_writer(tmp_path / "a.mp4", 5) as add:
+            for number in range(written):
+                add(grey(number), number / 5)
+            raise error
+    with pytest.raises(UsageError, match="even height"), clip_writer(tmp_path / "a.mp4", 5) as add:
+        add(np.zeros((5, 8, 3), np.uint8), 0.0)
+    assert (tmp_path / "a.mp4").read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
 
 
 @pytest.mark.parametrize(

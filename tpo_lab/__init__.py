@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tpo_lab.model import TPOModel
     from tpo_lab.recipes import Recipe, recipe
     from tpo_lab.sample import Sample, read, validate, write
+    from tpo_lab.tracking import track
     from tpo_lab.training import TrainingOptions, fit
 
 _HOME = {
@@ -32,6 +33,7 @@ _HOME = {
     "load": "api",
     "read": "sample",
     "recipe": "recipes",
+    "track": "tracking",
     "validate": "sample",
     "write": "sample",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "load",
     "read",
     "recipe",
+    "track",
     "validate",
     "write",
 ]

@@ -29,12 +29,12 @@ PALETTE = (GROUND_TRUTH, PREDICTION, "#0072B2", "#CC79A7", "#E69F00", "#56B4E9",
 
 Box: TypeAlias = tuple[Sequence[float], str, str]  # (x0, y0, x1, y1) in pixels of the frame, label, colour
 Mask: TypeAlias = tuple[NDArray[np.bool_], str, float]  # booleans [h, w], colour, veil from 0 to 1
-Stroke: TypeAlias = tuple[Sequence[Sequence[float]], str]  # (x, y) in pixels of the frame each, colour
+Stroke: TypeAlias = tuple[Sequence[Sequence[float]], str, str]  # [(x, y), ...] in pixels of the frame, label, colour
 Windows: TypeAlias = tuple[str, Sequence[Sequence[float]], str]  # name, [[start_sec, end_sec], ...], colour
 Curve: TypeAlias = tuple[str, Sequence[float], Sequence[float], str]  # name, times in seconds, values, colour
 
 _INK, _FAINT, _PAPER = "#222222", "#DDDDDD", "#FFFFFF"
-_TEXT, _GAP, _ROW, _PANEL, _AXIS = 12, 4, 20, 48, 22
+_TEXT, _GAP, _ROW, _PANEL, _AXIS, _DOT = 12, 4, 20, 48, 22, 4
 
 
 def draw_boxes(frame: NDArray[np.uint8], boxes: Sequence[Box], *, scale: int = 1) -> Image:
@@ -67,24 +67,30 @@ def draw_boxes(frame: NDArray[np.uint8], boxes: Sequence[Box], *, scale: int = 1
     return image
 
 
-def draw_strokes(picture: Image, strokes: Sequence[Stroke], *, scale: int = 1) -> Image:
-    """A picture with lines through points; a single point is a dot.
+def draw_strokes(frame: NDArray[np.uint8], strokes: Sequence[Stroke]) -> Image:
+    """The frame with labelled strokes: a line through points, and a dot at each.
 
     Args:
-        picture: of a frame, enlarged by `scale`.
-        strokes: (points, colour) each; points (x, y) in pixels of the frame.
-        scale: of the picture.
+        frame: uint8 RGB [h, w, 3].
+        strokes: (points, label, colour) each; points (x, y) in pixels of `frame`, at least one.
+
+    Raises:
+        UsageError: the frame is no uint8 RGB picture, or a stroke has no point or one that is not finite.
     """
     from PIL import ImageDraw
 
-    drawn = picture.copy()
-    pen, thick = ImageDraw.Draw(drawn), max(2, scale // 2)
-    for points, colour in strokes:
-        places = [(scale * x, scale * y) for x, y in points]
-        pen.line(places, fill=colour, width=thick, joint="curve")
-        for x, y in (places[0], places[-1]):
-            pen.ellipse((x - thick, y - thick, x + thick, y + thick), fill=colour)
-    return drawn
+    image = draw_boxes(frame, [])
+    draw = ImageDraw.Draw(image)
+    for points, label, colour in strokes:
+        if not points or not np.all(np.isfinite(points)):
+            raise UsageError("strokes", expected="finite points (x, y), at least one", got=[list(point) for point in points])
+        places = [(float(x), float(y)) for x, y in points]
+        draw.line(places, fill=colour, width=2)
+        for x, y in places:
+            draw.ellipse((x - _DOT, y - _DOT, x + _DOT, y + _DOT), fill=colour, outline=_PAPER)
+        if label:
+            _draw_tag(draw, image.size, (round(places[0][0]) + _DOT, round(places[0][1]) - _DOT), label, colour)
+    return image
 
 
 def draw_masks(frame: NDArray[np.uint8], masks: Sequence[Mask], *, scale: int = 1) -> Image:

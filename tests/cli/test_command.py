@@ -29,6 +29,7 @@ COMMANDS = {
     "train",
     "evaluate",
     "predict",
+    "track",
     "checkpoint inspect",
     "checkpoint audit",
     "checkpoint pack",
@@ -102,7 +103,7 @@ def test_version(call):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "No such command 'trian'. Did you mean 'train', 'pretrain'? See `tpo-lab --help`."),
+        (["trian"], "No such command 'trian'. Did you mean 'train', 'pretrain', 'track'? See `tpo-lab --help`."),
         (["data", "valid"], "No such command 'valid'. Did you mean 'validate'? See `tpo-lab data --help`."),
         (["data"], "Missing command. See `tpo-lab data --help`."),
         (["doctor", "--jsno"], "No such option: --jsno"),

@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 
 from tpo_lab.answer import Answer
 from tpo_lab.cli.overlays import frames_picture, write_overlays
-from tpo_lab.cli.predict import parse_box, parse_stroke
+from tpo_lab.cli.predict import parse_box, parse_points
 from tpo_lab.drawing import GROUND_TRUTH, PALETTE, PREDICTION
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
@@ -211,7 +211,7 @@ def test_corrupt_video_is_refused_or_warned_about(call, trained: Path, tmp_path:
 )
 def test_text_that_is_no_point_or_scribble_is_refused(option: str, text: str, most: int | None):
     with pytest.raises(UsageError, match=rf"{option}: expected x,y.* in pixels, such as .*got '{text}'"):
-        parse_stroke(option, text, least=most or 2, most=most)
+        parse_points(option, text, most or 2, most)
 
 
 def test_point_outside_the_frame_is_refused(call, trained: Path, clip: Path):

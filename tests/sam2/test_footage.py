@@ -54,8 +54,8 @@ def reel(frames: int, size: tuple[int, int] = (64, 64), corrupt: Sequence[int] =
     return Reel(np.random.default_rng(0).integers(0, 256, (frames, *size, 3), dtype=np.uint8), corrupt)
 
 
-def boxed(tracker: Tracker) -> Callable[[tuple[int, int]], Prompt]:
-    return lambda size: tracker.prompt_boxes(torch.tensor([[10.0, 10, 40, 40]]))
+def boxed(tracker: Tracker) -> Callable[[tuple[int, int]], list[Prompt]]:
+    return lambda size: [tracker.prompt_boxes(torch.tensor([[10.0, 10, 40, 40]]))]
 
 
 def test_it_equals_tracking_in_memory_both_ways(tracker: Tracker) -> None:
@@ -66,7 +66,7 @@ def test_it_equals_tracking_in_memory_both_ways(tracker: Tracker) -> None:
     rows = [features.rows(slice(n, n + 1)) for n in range(12)]
     bank = tracker.bank(12)
     with torch.no_grad():
-        wanted = {5: tracker.start(5, rows[5], boxed(tracker)((64, 64)), bank)}
+        wanted = {5: tracker.start(5, rows[5], boxed(tracker)((64, 64))[0], bank)}
         wanted |= dict(tracker.track(((n, rows[n]) for n in range(6, 12)), bank))
         wanted |= dict(tracker.track(((n, rows[n]) for n in range(4, -1, -1)), bank, backward=True))
     for number, masks in wanted.items():
@@ -107,6 +107,29 @@ def test_frames_outside_the_video_are_refused(tracker: Tracker, wrong: dict[str,
         list(follow_footage(tracker, reel(5), boxed(tracker), **wrong))
     with pytest.raises(UsageError, match="on_corrupt"):
         list(follow_footage(tracker, reel(5), boxed(tracker), on_corrupt="warn"))
+
+
+def test_objects_prompted_in_several_ways_are_followed_as_each_would_be_alone(tracker: Tracker) -> None:
+    def point(size: tuple[int, int]) -> list[Prompt]:
+        return [tracker.prompt_points(torch.tensor([[[20.0, 30]]]), torch.tensor([[1]]))]
+
+    def both(size: tuple[int, int]) -> list[Prompt]:
+        return boxed(tracker)(size) + point(size)
+
+    together = list(follow_footage(tracker, reel(8), both, at=3))
+    alone = [list(follow_footage(tracker, reel(8), each, at=3)) for each in (boxed(tracker), point)]
+    for place, found in enumerate(together):
+        for row, single in enumerate(each[place] for each in alone):
+            torch.testing.assert_close(found.logits[row], single.logits[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(found.there[row], single.there[0], atol=1e-4, rtol=1e-4)
+    assert not torch.equal(together[0].logits[0], together[0].logits[1])
+
+
+def test_frames_of_another_size_are_refused(tracker: Tracker) -> None:
+    source = reel(5)
+    source.frames = [*source.frames[:3], *reel(2, (32, 64)).frames]
+    with pytest.raises(UsageError, match=r"one height and width, \(64, 64\) as the first, got \(32, 64\)"):
+        list(follow_footage(tracker, source, boxed(tracker)))
 
 
 def test_a_real_file_is_followed(tracker: Tracker, tmp_path: Path) -> None:

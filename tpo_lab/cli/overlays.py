@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from tpo_lab.drawing import Box, Mask
+    from tpo_lab.drawing import Box, Mask, Stroke
 
 _READABLE = 240
 """Clips with a shorter side below this many pixels are enlarged, so that labels do not hide them."""
@@ -91,12 +91,16 @@ def frames_picture(
 
     from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, contact_sheet, draw_boxes, draw_masks, draw_strokes
 
-    scale = max(1, _READABLE // min(frames.shape[1:3]))
+    scale = scale_of(*frames.shape[1:3])
     asked: list[Box] = [(box, f"prompt {index}", GROUND_TRUTH) for index, box in enumerate(prompts)]
-    found: list[Box] = [(_ordered(box), f"box {index}", PREDICTION) for index, box in enumerate(document["boxes_xyxy"])]
+    found: list[Box] = [(ordered(box), f"box {index}", PREDICTION) for index, box in enumerate(document["boxes_xyxy"])]
     large = []
     if first is not None:
-        large.append(draw_strokes(draw_boxes(first, asked, scale=scale), [(points, GROUND_TRUTH) for points in strokes], scale=scale))
+        lines: list[Stroke] = [
+            ([(scale * x, scale * y) for x, y in points], f"prompt {len(prompts) + index}", GROUND_TRUTH)
+            for index, points in enumerate(strokes)
+        ]
+        large.append(draw_strokes(np.asarray(draw_boxes(first, asked, scale=scale)), lines))
     veiled = [draw_masks(frame, _masks(document, place)) for place, frame in enumerate(frames)]
     large.append(draw_boxes(np.asarray(veiled[-1]), found, scale=scale))
     small = []
@@ -109,15 +113,26 @@ def frames_picture(
 
 def _masks(document: Mapping[str, Any], frame: int) -> list[Mask]:
     """What is drawn of the objects in one of the frames that the model was shown; each has a colour of its own."""
-    from tpo_lab.drawing import PALETTE
     from tpo_lab.rle import decode_rle
 
     shown = [(place, masks[frame]) for place, masks in enumerate(document.get("masks", ())) if masks[frame] is not None]
+    return [(decode_rle("masks", rle), colour_of(place), _VEIL) for place, rle in shown]
+
+
+def colour_of(place: int) -> str:
+    """The colour of an object, by its number."""
+    from tpo_lab.drawing import PALETTE
+
     # the first colour means what is true
-    return [(decode_rle("masks", rle), PALETTE[1 + place % (len(PALETTE) - 1)], _VEIL) for place, rle in shown]
+    return PALETTE[1 + place % (len(PALETTE) - 1)]
 
 
-def _ordered(xyxy: Sequence[float]) -> list[float]:
+def scale_of(height: int, width: int) -> int:
+    """How many times a frame is enlarged so that labels do not hide it."""
+    return max(1, _READABLE // min(height, width))
+
+
+def ordered(xyxy: Sequence[float]) -> list[float]:
     """An untrained head may answer with corners that are swapped; they are drawn, not hidden."""
     left, right = sorted((xyxy[0], xyxy[2]))
     top, bottom = sorted((xyxy[1], xyxy[3]))

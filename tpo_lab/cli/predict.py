@@ -58,8 +58,8 @@ def predict(
     Times in the answer count from the start of the clip, boxes are pixels of its frames.
     """
     boxes = [parse_box(text) for text in box]
-    strokes = [parse_stroke("--point", text, least=1, most=1) for text in point]
-    strokes += [parse_stroke("--scribble", text, least=2) for text in scribble]
+    strokes = [parse_points("--point", text, 1, 1) for text in point]
+    strokes += [parse_points("--scribble", text, 2) for text in scribble]
     if not question.strip():
         raise UsageError("question", expected="some words", got=question)
     from tpo_lab.asking import ask
@@ -120,21 +120,21 @@ def parse_box(text: str) -> tuple[float, ...]:
     return edges
 
 
-def parse_stroke(option: str, text: str, *, least: int, most: int | None = None) -> tuple[tuple[float, float], ...]:
+def parse_points(option: str, text: str, least: int, most: int | None = None) -> tuple[tuple[float, float], ...]:
     """`x,y,x,y,...` as points; whether they lie in the frame is found when the frame is known.
 
     Raises:
-        UsageError: not pairs of finite numbers, or fewer or more of them than asked for.
+        UsageError: not finite pairs, or fewer or more than asked for.
     """
     try:
-        values = [float(piece) for piece in text.split(",")]
+        numbers = [float(piece) for piece in text.split(",")]
     except ValueError:
-        values = []
-    pairs = tuple(zip(values[::2], values[1::2], strict=False))
-    if len(values) % 2 or not least <= len(pairs) <= (most or len(pairs)) or not all(math.isfinite(value) for value in values):
-        example = "x,y in pixels, such as 40,60" if most == 1 else "x,y,x,y,... in pixels, such as 40,60,52,71"
+        numbers = []
+    points = tuple(zip(numbers[::2], numbers[1::2], strict=False))
+    if len(numbers) % 2 or not all(map(math.isfinite, numbers)) or len(points) < least or (most is not None and len(points) > most):
+        example = "x,y in pixels, such as 40,60" if most == 1 else "x,y,x,y,... of two points or more in pixels, such as 40,60,52,71"
         raise UsageError(option, expected=example, got=text)
-    return pairs
+    return points
 
 
 def _view(document: dict[str, Any]) -> Table:

@@ -80,7 +80,7 @@ def _drawn(sample: Sample, duration_sec: float) -> tuple[dict[int, list[Box]], d
             boxes.setdefault(place(prompt.time_sec), []).append((prompt.xyxy, f"prompt {index}", PREDICTION))
         else:
             points = (prompt.xy,) if prompt.type == "point" else prompt.xys
-            strokes.setdefault(place(prompt.time_sec), []).append((points, PREDICTION))
+            strokes.setdefault(place(prompt.time_sec), []).append((points, f"prompt {index}", PREDICTION))
     for index, target in enumerate(sample.targets.region or ()):
         boxes.setdefault(place(target.time_sec), []).append((target.xyxy, str(index), GROUND_TRUTH))
     if (track := sample.targets.track) is not None:
@@ -94,7 +94,8 @@ def _frame(frame: Any, boxes: Sequence[Box], strokes: Sequence[Stroke]) -> Image
     from tpo_lab.drawing import draw_boxes, draw_strokes
 
     scale = max(1, round(_HEIGHT / frame.shape[0]))
-    image = draw_strokes(draw_boxes(frame, boxes, scale=scale), strokes, scale=scale)
+    larger = [([(scale * x, scale * y) for x, y in points], label, colour) for points, label, colour in strokes]
+    image = draw_strokes(np.asarray(draw_boxes(frame, boxes, scale=scale)), larger)
     if image.height > 2 * _HEIGHT:
         image.thumbnail((4 * _HEIGHT, 2 * _HEIGHT))
     return image

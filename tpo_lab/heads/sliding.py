@@ -103,7 +103,7 @@ def slide(head: Head[Any, Any], task_embedding: Tensor, visual: Visual, clip: Cl
         raise UsageError("visual.times_sec", expected="the same frames in every row: the slots of one answer", got="rows that differ")
     valid = visual.frame_valid[0].nonzero()[:, 0]
     if sliding is None or len(valid) <= sliding.frames:
-        return head.decode(head.predict(task_embedding, visual), [clip], torch.zeros(slots, dtype=torch.long))[0]
+        return head.decode(head(task_embedding, visual), [clip], torch.zeros(slots, dtype=torch.long))[0]
     plan = plan_windows(len(valid), sliding.frames, sliding.overlap)
     times_sec = visual.times_sec[0, valid].double().cpu()
     cells_sec = frame_cells(times_sec[None], torch.tensor([clip.duration_sec], dtype=torch.float64), torch.ones(1, len(valid)).bool())[0]
@@ -117,7 +117,7 @@ def slide(head: Head[Any, Any], task_embedding: Tensor, visual: Visual, clip: Cl
             replace(clip, duration_sec=float(end - begin), times_sec=tuple((times_sec[window.start : window.stop] - begin).tolist()))
             for window, (begin, end) in zip(chosen, bounds_sec[start : start + sliding.at_once], strict=True)
         ]
-        answers += head.decode(head.predict(task_embedding.repeat(len(chosen), 1), cut), clips, cut.answer)
+        answers += head.decode(head(task_embedding.repeat(len(chosen), 1), cut), clips, cut.answer)
     own: Scores = "saliency" if getattr(head, "scores_within_clip", False) else "head"
     return join_answers(answers, plan, times_sec, cells_sec, replace(sliding, scores=sliding.scores or own))
 

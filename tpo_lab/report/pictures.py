@@ -202,9 +202,9 @@ def _pointed(tile: Image, sample: Sample, shown: Strip, enlarged: int) -> Image:
             boxes.append((list(shown.scale * np.array(prompt.xyxy)), "", POINTED))
         else:
             points = np.array((prompt.xy,) if prompt.type == "point" else prompt.xys)
-            strokes.append(((shown.scale * points).tolist(), POINTED))
+            strokes.append(((enlarged * shown.scale * points).tolist(), "", POINTED))
     framed = draw_boxes(np.asarray(tile), [_larger(box, enlarged) for box in boxes])
-    return draw_strokes(framed, strokes, scale=enlarged)
+    return draw_strokes(np.asarray(framed), strokes)
 
 
 def _at(times_sec: Sequence[float], values: Sequence[Any], time_sec: float) -> Any:

@@ -36,6 +36,11 @@ class _Rows:
         """The same with the rows of a mask, of indices or of a slice."""
         return type(self)(*(getattr(self, each.name)[chosen] for each in fields(self)))
 
+    @classmethod
+    def joined(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
+        """The rows of several, one after the other."""
+        return cls(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(cls)))
+
 
 @dataclass(frozen=True)
 class FrameFeatures(_Rows):

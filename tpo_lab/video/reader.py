@@ -93,7 +93,7 @@ def read_clip(
         UsageError: the path holds no readable video or image, an argument is out of range, or the policy says so.
     """
     _check_request(num_frames, start_sec, end_sec, size, on_corrupt, reader, fps)
-    source = _open_source(Path(path), reader, fps)
+    source = open_source(path, reader=reader, fps=fps)
     name, duration = os.fspath(path), source.duration_sec
     if start_sec >= duration:
         raise UsageError("start_sec", expected=f"a time before the end of {name} at {duration:.3f} s", got=start_sec)
@@ -137,7 +137,18 @@ def _check_request(
         raise UsageError("fps", expected="a positive number of images per second", got=fps)
 
 
-def _open_source(path: Path, reader: str, fps: float) -> Source:
+def open_source(path: str | os.PathLike[str], *, reader: str = "pyav", fps: float = 1.0) -> Source:
+    """Open what `read_clip` reads, for those who choose frames themselves; nothing is decoded yet.
+
+    Args:
+        path: as for `read_clip`.
+        reader: the decoder, one of `READERS`.
+        fps: images per second of an image sequence.
+
+    Raises:
+        UsageError: the path holds no readable video or image.
+    """
+    path = Path(path)
     if path.is_file():
         return ImageSequence((path,), fps) if path.suffix.lower() in IMAGE_SUFFIXES else READERS[reader](path)
     # A pattern is tried only for what is no path itself: names may hold brackets.
