@@ -1,4 +1,4 @@
-"""One fixture, `measure`: it times a call and adds a row to the table at the end and to build/benchmarks.json."""
+"""Fixtures that time calls, and add a row for each to the table at the end and to build/benchmarks.json: `measure` and `race`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,11 +30,35 @@ def measure(request: pytest.FixtureRequest) -> Callable[..., float]:
             start = time.perf_counter()
             call()
             seconds.append((time.perf_counter() - start) / units)
-        row = {"name": request.node.name, "rounds": rounds, "median_sec": statistics.median(seconds), "min_sec": min(seconds)}
-        request.config.stash[ROWS].append(row)
-        return statistics.median(seconds)
+        return note(request.config, request.node.name, seconds)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def race(pytestconfig: pytest.Config) -> Callable[..., dict[str, float]]:
+    """`race({"name": call, ...}, rounds=3, units=1)`: processor seconds per unit by name, medians of rounds in which the calls take turns.
+
+    Whatever slows the machine down slows all of them down, and what other jobs take is not counted.
+    """
+
+    def run(calls: Mapping[str, Callable[[], object]], *, rounds: int = 3, units: int = 1) -> dict[str, float]:
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(rounds):
+            for name, call in calls.items():
+                start = time.process_time()
+                call()
+                seconds[name].append((time.process_time() - start) / units)
+        return {name: note(pytestconfig, name, each) for name, each in seconds.items()}
+
+    return run
+
+
+def note(config: pytest.Config, name: str, seconds: Sequence[float]) -> float:
+    """Add a row for these rounds; their median."""
+    row = {"name": name, "rounds": len(seconds), "median_sec": statistics.median(seconds), "min_sec": min(seconds)}
+    config.stash[ROWS].append(row)
+    return statistics.median(seconds)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from tpo_lab.axes import require_axes
 from tpo_lab.errors import UsageError
+from tpo_lab.sam2.pyramid import feature_maps
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoModel
@@ -23,6 +24,8 @@ ABSENT = -1024.0
 """Logit of every pixel of an object that is not in the frame."""
 POSITIVE, NEGATIVE, TOP_LEFT, BOTTOM_RIGHT = 1, 0, 2, 3
 """What the points of a prompt are, as SAM2 numbers them."""
+TOKENS_AT_ONCE = 4096
+"""Memory tokens that are attended to at once, of one object or of several: more leave the processor's caches, and gain nothing."""
 
 
 RowsT = TypeVar("RowsT", bound="_Rows")
@@ -155,8 +158,7 @@ class MemoryBank:
 class Tracker:
     """Masks of objects in all frames from prompts on some of them.
 
-    Objects are a batch: each has features, prompt and memories as a row, so that several cost little more than one. The image encoder
-    runs once per frame.
+    Objects are a batch: each has features, prompt and memories as a row. The image encoder runs once per frame, whatever their number.
 
     What comes out is what the published predictor gives, unless the tracker is `soft`, for training. Then nothing stands in the gradient's
     way: masks and pointers are not replaced where the object score says that nothing is there, remembered masks are soft on prompted
@@ -182,9 +184,8 @@ class Tracker:
         """The features of frames, uint8 [frame, 3, h, w] of any size; they are resized to the square that the model sees."""
         require_axes("frames", frames, frame=None, rgb=3, h=None, w=None)
         pixels = self.prepare(frames).to(self.sam.no_memory_embedding.dtype)
-        seen = self.sam.get_image_features(pixels, return_dict=True).fpn_hidden_states
-        sizes = self.sam.backbone_feature_sizes
-        return FrameFeatures(*(level.permute(1, 2, 0).reshape(len(frames), -1, *size) for level, size in zip(seen, sizes, strict=True)))
+        fine, middle, coarse = feature_maps(self.sam.vision_encoder, pixels)
+        return FrameFeatures(self.sam.mask_decoder.conv_s0(fine), self.sam.mask_decoder.conv_s1(middle), coarse)
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Resize uint8 frames [frame, 3, h, w] to the model's square and normalise them as ImageNet's."""
@@ -230,13 +231,20 @@ class Tracker:
         step = -1 if backward else 1
         objects = len(frame.coarse)
         memories, places, pointers = self._remembered(bank, number, step)
-        fused = self.sam.memory_attention(
-            current_vision_features=frame.coarse.flatten(2).permute(2, 0, 1),
-            current_vision_position_embeddings=self._image_position,
-            memory=memories,
-            memory_posision_embeddings=places,
-            num_object_pointer_tokens=pointers,
-        )
+        rows = max(1, TOKENS_AT_ONCE // len(memories))
+        cells = torch.split(frame.coarse.flatten(2).permute(2, 0, 1), rows, dim=1)
+        position = self._image_position
+        parts = [
+            self.sam.memory_attention(
+                current_vision_features=seen,
+                current_vision_position_embeddings=position,
+                memory=remembered,
+                memory_posision_embeddings=places,
+                num_object_pointer_tokens=pointers,
+            )
+            for seen, remembered in zip(cells, torch.split(memories, rows, dim=1), strict=True)
+        ]
+        fused = torch.cat(parts, dim=1)
         fused = fused.reshape(objects, self.grid * self.grid, -1).transpose(1, 2).reshape(objects, -1, self.grid, self.grid)
         return self._decode(frame, fused, self._no_prompt(objects), first=False)
 
