@@ -219,7 +219,7 @@ def test_batch_moves_to_a_device_as_a_whole(tiny: TPOModel, row: Row) -> None:
         moved.ids,
         moved.target,
         moved.prompts.boxes_xyxy,
-        moved.prompts.strokes,
+        moved.prompts.drawn,
         moved.slots["region"].row,
         moved.slots["temporal"].question,
     ]
@@ -246,4 +246,4 @@ def test_points_and_scribbles_are_collated_beside_boxes(tiny: TPOModel, say: Cal
     pointed = tiny.collate([Frames(tiny.backbone).row([sample])]).prompts
     assert pointed.boxes_xyxy.tolist() == [[0.25, 0.5, 0.25, 0.5], [0, 0.25, 0.5, 1], [0, 0, 1, 0.5]]
     assert pointed.is_box.tolist() == [False, True, False]
-    assert pointed.strokes.sum((1, 2)).tolist() == pytest.approx([1, 0, 1])
+    assert pointed.drawn.sum((1, 2)).tolist() == pytest.approx([1, 1, 1])

@@ -306,12 +306,12 @@ def test_a_checkpoint_says_what_it_understands_and_one_that_does_not_understands
 ) -> None:
     model = build_tiny()
     folder = checkpoint.save(model, tmp_path / "now")
-    assert checkpoint.load(folder).prompts.kinds == model.prompts.kinds == ("box", "stroke")
+    assert checkpoint.load(folder).prompts.understood == model.prompts.understood == "box+stroke"
     config = json.loads((folder / "tpo.json").read_text())
-    assert config.pop("prompts") == ["box", "stroke"]
+    assert config.pop("prompts") == "box+stroke"
     (folder / "tpo.json").write_text(json.dumps(config))
     with pytest.raises(TPOError, match=r"prompts\.stroke"):
         checkpoint.load(folder)
     weights = {name: value for name, value in load_file(folder / "tpo.safetensors").items() if not name.startswith("prompts.stroke")}
     save_file(weights, folder / "tpo.safetensors", metadata={"format": "pt", "schema": "tpo_lab.checkpoint/1"})
-    assert checkpoint.load(folder).prompts.kinds == ("box",)
+    assert checkpoint.load(folder).prompts.understood == "box"

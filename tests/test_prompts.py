@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from tpo_lab.errors import UsageError
-from tpo_lab.prompts import RASTER, Pointed, PromptEncoder, draw_stroke
+from tpo_lab.prompts import RASTER, Pointed, PromptEncoder, draw_box, draw_stroke
 
 CELL = 1 / RASTER
 
@@ -42,19 +44,42 @@ def test_a_stroke_that_stands_still_is_a_point() -> None:
     torch.testing.assert_close(draw_stroke(still), draw_stroke(still[:1]))
 
 
-def test_each_prompt_is_encoded_by_its_kind() -> None:
+@pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.31, 0.4, 0.52, 0.47), (0.5, 0.5, 0.501, 0.501)])
+def test_a_box_is_drawn_as_the_area_that_it_covers(box: tuple[float, ...]) -> None:
+    drawn = draw_box(torch.tensor([box]))
+    cells = (
+        torch.rand(20_000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([box[2] - box[0], box[3] - box[1]])
+    ) + torch.tensor(box[:2])
+    counted = torch.zeros(RASTER, RASTER)
+    places = (cells * RASTER).long().clamp(max=RASTER - 1)
+    counted.index_put_((places[:, 1], places[:, 0]), torch.ones(len(places)), accumulate=True)
+    torch.testing.assert_close(drawn, counted / len(places), atol=0.02, rtol=0)
+
+
+def test_a_box_without_area_is_a_point() -> None:
+    torch.testing.assert_close(draw_box(torch.tensor([[0.3, 0.4, 0.3, 0.6]])), draw_stroke(torch.tensor([[0.3, 0.5]])))
+
+
+@pytest.mark.parametrize("understood", ["box+stroke", "drawn"])
+def test_each_prompt_is_encoded_by_its_kind(understood: Any) -> None:
     torch.manual_seed(0)
-    encoder = PromptEncoder(12)
+    encoder = PromptEncoder(12, understood)
     box, point, scribble = [[0.1, 0.2, 0.3, 0.4]], [[0.6, 0.7]], [[0.1, 0.1], [0.2, 0.9]]
     together = encoder(Pointed.collate([point, box, scribble]))
     for row, prompt in enumerate((point, box, scribble)):
         torch.testing.assert_close(together[row : row + 1], encoder(Pointed.collate([prompt])))
-    torch.testing.assert_close(together[1:2], encoder.box(torch.tensor(box)))
+    drawn = encoder.stroke(draw_box(torch.tensor(box))[None])
+    torch.testing.assert_close(together[1:2], drawn if understood == "drawn" else encoder.box(torch.tensor(box)))
     assert encoder(Pointed.collate([])).shape == (0, 12)
 
 
 def test_an_encoder_of_boxes_says_that_it_understands_no_strokes() -> None:
-    encoder = PromptEncoder(12, ("box",))
-    assert encoder.kinds == ("box",) and encoder(Pointed.collate([[[0.0, 0, 1, 1]]])).shape == (1, 12)
+    encoder = PromptEncoder(12, "box")
+    assert encoder(Pointed.collate([[[0.0, 0, 1, 1]]])).shape == (1, 12)
     with pytest.raises(UsageError, match="boxes, which are all that this model understands"):
         encoder(Pointed.collate([[[0.0, 0, 1, 1]], [[0.5, 0.5]]]))
+
+
+def test_an_unknown_encoder_is_refused() -> None:
+    with pytest.raises(UsageError, match="prompts: expected one of box, box\\+stroke, drawn"):
+        PromptEncoder(12, "points")  # type: ignore[arg-type]

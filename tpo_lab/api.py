@@ -35,13 +35,14 @@ def build(
         backbone: "nano", a folder, a hub id, or a backbone that is built already.
         heads: names, or specs with settings such as `{"name": "temporal", "head": "cg-detr",
             "features": [{"folder": "clip_features", "width": 512}], "step_sec": 2.0}`.
-        recipe: decides heads and their settings by its switches (e.g. the region loss); a setting in a spec wins.
+        recipe: decides heads, their settings and what is understood of prompts by its switches (e.g. the region loss); a setting in a spec wins.
         num_frames: frames of a clip that the model is shown; the backbone's own number where None.
     """
     found = load_backbone(backbone, num_frames=num_frames) if isinstance(backbone, str) else backbone
     switches = recipe.switches if recipe is not None else None
     specs = [{"name": head} if isinstance(head, str) else dict(head) for head in heads]
-    return TPOModel(found, [build_head({**_decided(spec, switches, found), **spec}, found.hidden_size) for spec in specs])
+    built = [build_head({**_decided(spec, switches, found), **spec}, found.hidden_size) for spec in specs]
+    return TPOModel(found, built, prompts="box+stroke" if switches is None else switches.prompts)
 
 
 def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backbone) -> dict[str, Any]:
@@ -55,7 +56,9 @@ def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backb
             decided |= {"weight_saliency": switches.saliency_weight, **(NANO if switches.temporal_size == "nano" else {})}
     if spec.get("name") == "mask" and switches is not None:
         loss = {"paper": "mask", "official": "distill"}[switches.mask_loss]
-        decided |= {"head": switches.mask_head, "sam": switches.mask_sam, "loss": loss, "adapter_layers": switches.mask_adapter_layers}
+        prompt = {"llm": "token", "sam2": "direct"}[switches.tracking_prompt]
+        decided |= {"head": switches.mask_head, "sam": switches.mask_sam, "loss": loss, "prompt": prompt}
+        decided["adapter_layers"] = switches.mask_adapter_layers
     chosen = head_class(str(spec.get("name", "")), spec.get("head", decided.get("head")))
     settings = {field.name for field in fields(chosen.Settings)}
     if chosen.name == "temporal" and "features" in settings and switches is not None and switches.temporal_features != "backbone":

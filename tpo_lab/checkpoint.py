@@ -17,7 +17,6 @@ from tpo_lab import knobs
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.heads import build_head
 from tpo_lab.model import TPOModel
-from tpo_lab.prompts import KINDS
 from tpo_lab.runs import environment, write_json
 from tpo_lab.stages import Lora
 
@@ -68,7 +67,7 @@ def save(model: TPOModel, folder: Path | str, *, half: bool = False) -> Path:
         "schema": SCHEMA,
         "backbone": model.backbone.name,
         "num_frames": model.backbone.num_frames,
-        "prompts": list(model.prompts.kinds),
+        "prompts": model.prompts.understood,
         "heads": [model.head(name).spec() for name in model.heads],
         "lora": None if model.lora is None else asdict(model.lora),
         "trained_backbone_parts": sorted(model.trained_backbone_parts),
@@ -151,7 +150,7 @@ def load(folder: Path | str) -> TPOModel:
 def _untrained(backbone: Backbone, config: Mapping[str, Any]) -> TPOModel:
     heads = [build_head(spec, backbone.hidden_size) for spec in config["heads"]]
     # what was saved before strokes were understood does not say what it understands
-    return TPOModel(backbone, heads, prompts=config.get("prompts", KINDS[:1]))
+    return TPOModel(backbone, heads, prompts=config.get("prompts", "box"))
 
 
 def _read_weights(folder: Path | str) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from tpo_lab.heads import Head, Visual
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.objective import LossReport, combine, word_losses
 from tpo_lab.precomputed import FeatureFiles
-from tpo_lab.prompts import KINDS, PromptEncoder
+from tpo_lab.prompts import PromptEncoder, Understood
 from tpo_lab.sample import ANSWERED_BY, Sample, heads_asked
 from tpo_lab.stages import Lora
 from tpo_lab.tokens import TokenTable, add_tokens
@@ -59,7 +59,7 @@ class TPOModel(nn.Module):
         backbone: the adapter around the language model.
         heads: built heads; their `embed_dim` is the backbone's hidden size.
         task_std: initial scale of the task tokens (see `TokenTable`).
-        prompts: what it understands of what users point at (see `PromptEncoder`).
+        prompts: what it understands of what users point at, and how (see `PromptEncoder`).
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TPOModel(nn.Module):
         heads: Sequence[Head[Any, Any]] = (),
         *,
         task_std: float | None = None,
-        prompts: Sequence[str] = KINDS,
+        prompts: Understood = "box+stroke",
     ) -> None:
         super().__init__()
         self.backbone = backbone

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from tpo_lab.errors import UsageError
+from tpo_lab.errors import UsageError, unknown_name
 
-KINDS = ("box", "stroke")
-"""What a model may understand: boxes, and strokes, which points are the shortest of."""
+Understood = Literal["box", "box+stroke", "drawn"]
+"""What a model understands of what users point at, and how: boxes by their numbers, as published; strokes beside them, which points are the
+shortest of, drawn on a grid; or all of it drawn, boxes as the cells that they cover."""
 RASTER = 16
-"""Cells per side that strokes are drawn on."""
+"""Cells per side of the grid that prompts are drawn on."""
 PLACES = 64
 """Places along a stroke, evenly spread, that are drawn."""
 
@@ -24,12 +26,12 @@ class Pointed:
 
     Attributes:
         boxes_xyxy: boxes, and the boxes around strokes, in [0,1] of the frame [prompt, 4].
-        strokes: how much of a stroke lies in each cell of the frame, in sum 1 [prompt, y, x]; zeros for boxes.
+        drawn: how much of a stroke, or of a box's area, lies in each cell of the frame, in sum 1 [prompt, y, x].
         is_box: [prompt].
     """
 
     boxes_xyxy: Tensor
-    strokes: Tensor
+    drawn: Tensor
     is_box: Tensor
 
     @classmethod
@@ -37,11 +39,10 @@ class Pointed:
         """From the corners of boxes as ((x0, y0, x1, y1),), or the points of strokes as ((x, y), ...), in [0,1]."""
         is_box = [len(prompt[0]) == 4 for prompt in prompts]
         around = [prompt[0] if box else _around(prompt) for prompt, box in zip(prompts, is_box, strict=True)]
-        nothing = torch.zeros(RASTER, RASTER)
-        drawn = [nothing if box else draw_stroke(torch.tensor(prompt)) for prompt, box in zip(prompts, is_box, strict=True)]
+        drawn = [(draw_box if box else draw_stroke)(torch.tensor(prompt)) for prompt, box in zip(prompts, is_box, strict=True)]
         return cls(
             boxes_xyxy=torch.tensor(around, dtype=torch.float32).reshape(-1, 4),
-            strokes=torch.stack(drawn) if drawn else torch.zeros(0, RASTER, RASTER),
+            drawn=torch.stack(drawn) if drawn else torch.zeros(0, RASTER, RASTER),
             is_box=torch.tensor(is_box, dtype=torch.bool),
         )
 
@@ -50,7 +51,7 @@ class Pointed:
 
     def to(self, device: torch.device | str) -> Pointed:
         """The same on another device."""
-        return Pointed(self.boxes_xyxy.to(device), self.strokes.to(device), self.is_box.to(device))
+        return Pointed(self.boxes_xyxy.to(device), self.drawn.to(device), self.is_box.to(device))
 
 
 class PromptEncoder(nn.Module):
@@ -58,18 +59,19 @@ class PromptEncoder(nn.Module):
 
     Args:
         width: width d of the language model.
-        kinds: what it understands, of `KINDS`. Checkpoints from before strokes were understood have "box" alone.
+        understood: what it understands, and how. Drawn boxes are learned in far fewer steps than numbers.
+
+    Raises:
+        UsageError: an unknown name.
     """
 
-    def __init__(self, width: int, kinds: Sequence[str] = KINDS) -> None:
+    def __init__(self, width: int, understood: Understood = "box+stroke") -> None:
         super().__init__()
-        self.box = BoxPromptEncoder(width)
-        self.stroke = StrokePromptEncoder(width) if "stroke" in kinds else None
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """What it understands."""
-        return KINDS if self.stroke is not None else KINDS[:1]
+        if understood not in get_args(Understood):
+            raise unknown_name("prompts", understood, get_args(Understood))
+        self.understood = understood
+        self.box = None if understood == "drawn" else BoxPromptEncoder(width)
+        self.stroke = None if understood == "box" else DrawnPromptEncoder(width)
 
     def forward(self, pointed: Pointed) -> Tensor:
         """Embeddings [prompt, d].
@@ -77,13 +79,17 @@ class PromptEncoder(nn.Module):
         Raises:
             UsageError: a point or scribble, and the model understands boxes alone.
         """
+        if self.box is None:
+            return self._drawn(pointed)
         boxes: Tensor = self.box(pointed.boxes_xyxy)
-        if bool(pointed.is_box.all()):
-            return boxes
+        return boxes if bool(pointed.is_box.all()) else torch.where(pointed.is_box[:, None], boxes, self._drawn(pointed))
+
+    def _drawn(self, pointed: Pointed) -> Tensor:
         if self.stroke is None:
             hint = "Point with a box, or take a checkpoint that was trained with strokes."
             raise UsageError("prompts", expected="boxes, which are all that this model understands", got="a point or a scribble", hint=hint)
-        return torch.where(pointed.is_box[:, None], boxes, self.stroke(pointed.strokes))
+        embedded: Tensor = self.stroke(pointed.drawn)
+        return embedded
 
 
 class BoxPromptEncoder(nn.Module):
@@ -106,8 +112,8 @@ class BoxPromptEncoder(nn.Module):
         return self.layers(boxes_xyxy.to(next(self.parameters()).dtype))  # type: ignore[no-any-return]
 
 
-class StrokePromptEncoder(nn.Module):
-    """Two-layer MLP from a stroke, drawn on a grid of the frame, to an embedding. What it knows of a place, it reads bilinearly.
+class DrawnPromptEncoder(nn.Module):
+    """Two-layer MLP from what is drawn on a grid of the frame to an embedding. What it knows of a place, it reads bilinearly.
 
     Args:
         width: width d of the language model.
@@ -119,9 +125,19 @@ class StrokePromptEncoder(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(RASTER * RASTER, width // 2), nn.ReLU(), nn.Linear(width // 2, width))
 
-    def forward(self, strokes: Tensor) -> Tensor:
-        """Strokes [prompt, y, x] as `draw_stroke` gives them, to embeddings [prompt, d]."""
-        return self.layers(strokes.flatten(1).to(next(self.parameters()).dtype))  # type: ignore[no-any-return]
+    def forward(self, drawn: Tensor) -> Tensor:
+        """Drawings [prompt, y, x], in sum 1, to embeddings [prompt, d]."""
+        return self.layers(drawn.flatten(1).to(next(self.parameters()).dtype))  # type: ignore[no-any-return]
+
+
+def draw_box(xyxy: Tensor) -> Tensor:
+    """The share of a box's area, xyxy in [0,1] [1, 4], that lies in each cell [y, x]."""
+    edges = torch.arange(RASTER + 1) / RASTER
+    low, high = xyxy[0, :2], xyxy[0, 2:]
+    inside = [(edges[1:].clamp(max=high[axis]) - edges[:-1].clamp(min=low[axis])).clamp(min=0) for axis in (0, 1)]
+    covered = inside[1][:, None] * inside[0]
+    # a box without any area is where its middle is
+    return covered / covered.sum() if covered.sum() > 0 else draw_stroke(xyxy.reshape(2, 2).mean(0, keepdim=True))
 
 
 def draw_stroke(points: Tensor) -> Tensor:

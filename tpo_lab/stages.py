@@ -203,6 +203,8 @@ class Switches:
         mask_adapter_layers: the paper says "a single MLP layer" (section 3, appendix) and "two-layer MLP" (section 4); two were released.
         mask_prompt_encoder: whether SAM2's own prompt encoder still prompts the frames after the first.
         saliency_weight: of CG-DETR's saliency loss; 1 is its default, the released run has 4.
+        prompts: what users may point with, and how the language model hears of it: "box" its numbers, as published; "box+stroke" points and
+            scribbles beside it, drawn on a grid; "drawn" boxes too, which a small model learns in a fraction of the steps.
         tracking_prompt: a user's box goes through the language model ("llm"), or straight into SAM2 as in the released demo.
         temporal_features: what CG-DETR sees; the paper says "InternVideo2", the demo takes 1B, the scripts 6B. Those are read from the
             folder of that name beside the samples' file; a head's own setting `features` wins.
@@ -224,6 +226,7 @@ class Switches:
     mask_adapter_layers: Literal[1, 2] = 2
     mask_prompt_encoder: Literal["replaced", "kept"] = "replaced"
     saliency_weight: NonNegative = 1.0
+    prompts: Literal["box", "box+stroke", "drawn"] = "box+stroke"
     tracking_prompt: Literal["llm", "sam2"] = "llm"
     temporal_features: Literal["internvideo2-1b", "internvideo2-6b", "backbone"] = "internvideo2-6b"
     normalise_features: Literal["always", "training"] = "always"

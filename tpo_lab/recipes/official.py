@@ -30,6 +30,7 @@ def official() -> Recipe:
             mask_loss="official",
             mask_adapter_layers=2,
             mask_prompt_encoder="kept",
+            prompts="box",
             saliency_weight=4.0,
             tracking_prompt="sam2",
             temporal_features="internvideo2-1b",

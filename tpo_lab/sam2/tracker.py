@@ -24,8 +24,6 @@ ABSENT = -1024.0
 """Logit of every pixel of an object that is not in the frame."""
 POSITIVE, NEGATIVE, TOP_LEFT, BOTTOM_RIGHT = 1, 0, 2, 3
 """What the points of a prompt are, as SAM2 numbers them."""
-TOKENS_AT_ONCE = 4096
-"""Memory tokens that are attended to at once, of one object or of several: more leave the processor's caches, and gain nothing."""
 
 
 RowsT = TypeVar("RowsT", bound="_Rows")
@@ -231,20 +229,13 @@ class Tracker:
         step = -1 if backward else 1
         objects = len(frame.coarse)
         memories, places, pointers = self._remembered(bank, number, step)
-        rows = max(1, TOKENS_AT_ONCE // len(memories))
-        cells = torch.split(frame.coarse.flatten(2).permute(2, 0, 1), rows, dim=1)
-        position = self._image_position
-        parts = [
-            self.sam.memory_attention(
-                current_vision_features=seen,
-                current_vision_position_embeddings=position,
-                memory=remembered,
-                memory_posision_embeddings=places,
-                num_object_pointer_tokens=pointers,
-            )
-            for seen, remembered in zip(cells, torch.split(memories, rows, dim=1), strict=True)
-        ]
-        fused = torch.cat(parts, dim=1)
+        fused = self.sam.memory_attention(
+            current_vision_features=frame.coarse.flatten(2).permute(2, 0, 1),
+            current_vision_position_embeddings=self._image_position,
+            memory=memories,
+            memory_posision_embeddings=places,
+            num_object_pointer_tokens=pointers,
+        )
         fused = fused.reshape(objects, self.grid * self.grid, -1).transpose(1, 2).reshape(objects, -1, self.grid, self.grid)
         return self._decode(frame, fused, self._no_prompt(objects), first=False)
 
