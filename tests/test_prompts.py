@@ -47,9 +47,8 @@ def test_a_stroke_that_stands_still_is_a_point() -> None:
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.31, 0.4, 0.52, 0.47), (0.5, 0.5, 0.501, 0.501)])
 def test_a_box_is_drawn_as_the_area_that_it_covers(box: tuple[float, ...]) -> None:
     drawn = draw_box(torch.tensor([box]))
-    cells = (
-        torch.rand(20_000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([box[2] - box[0], box[3] - box[1]])
-    ) + torch.tensor(box[:2])
+    low, high = torch.tensor(box[:2]), torch.tensor(box[2:])
+    cells = low + (high - low) * torch.rand(20_000, 2, generator=torch.Generator().manual_seed(0))
     counted = torch.zeros(RASTER, RASTER)
     places = (cells * RASTER).long().clamp(max=RASTER - 1)
     counted.index_put_((places[:, 1], places[:, 0]), torch.ones(len(places)), accumulate=True)

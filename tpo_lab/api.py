@@ -16,7 +16,7 @@ from tpo_lab.model import TPOModel
 from tpo_lab.recipes import Recipe
 from tpo_lab.stages import Switches
 
-DEFAULT_HEADS = ("region", "temporal")
+DEFAULT_HEADS = ("region", "temporal", "mask")
 INTERNVIDEO2_WIDTH = 768
 INTERNVIDEO2_STEP_SEC = 1.0
 """Of the features that the released temporal head sees: clips of 8 frames at 8 frames per second."""
@@ -35,7 +35,8 @@ def build(
         backbone: "nano", a folder, a hub id, or a backbone that is built already.
         heads: names, or specs with settings such as `{"name": "temporal", "head": "cg-detr",
             "features": [{"folder": "clip_features", "width": 512}], "step_sec": 2.0}`.
-        recipe: decides heads, their settings and what is understood of prompts by its switches (e.g. the region loss); a setting in a spec wins.
+        recipe: decides heads, their settings (e.g. the region loss) and what is understood of prompts, by its switches; a setting in a spec
+            wins.
         num_frames: frames of a clip that the model is shown; the backbone's own number where None.
     """
     found = load_backbone(backbone, num_frames=num_frames) if isinstance(backbone, str) else backbone

@@ -10,7 +10,7 @@ import pytest
 
 from tpo_lab.datasets import templates
 from tpo_lab.datasets.world.facts import Facts
-from tpo_lab.datasets.world.samples import DEFAULT_TASKS, DURATION_SEC, NOT_HAPPENING, NOT_THERE, samples_of
+from tpo_lab.datasets.world.samples import DURATION_SEC, NOT_HAPPENING, NOT_THERE, TASKS, samples_of
 from tpo_lab.datasets.world.scene import sample_scene, scene_at
 from tpo_lab.datasets.world.words import HELD_OUT_EVENTS, HELD_OUT_LOOKS
 from tpo_lab.errors import UsageError
@@ -74,7 +74,7 @@ def test_samples_of_a_file_still_name_their_scene():
 def test_samples_are_at_most_as_many_per_task_as_asked_for(made):
     per_clip = Counter((sample.media.path, sample.meta["task"]) for sample in made)
     assert max(per_clip.values()) == 4
-    assert {sample.meta["task"] for sample in made} == set(DEFAULT_TASKS)
+    assert {sample.meta["task"] for sample in made} == set(TASKS)
     for count in (1, 2):
         found = Counter(sample.meta["task"] for sample in samples_of(sample_scene(0), questions=count))
         assert max(found.values()) == found["conversation"] == count
@@ -239,7 +239,10 @@ def test_things_to_follow_are_pointed_at_by_boxes_points_and_scribbles_that_lie_
             mask = facts.visible[sample.meta["things"][0], 0]
             told[sample.meta["kind"]] += 1
             assert sample.meta["kind"] == prompt.type
-            if prompt.type != "box":
+            assert prompt.time_sec == 0
+            if prompt.type == "box":
+                assert prompt.xyxy == facts.box(sample.meta["things"][0], 0)
+            else:
                 points = (prompt.xy,) if prompt.type == "point" else prompt.xys
                 assert all(mask[int(y), int(x)] for x, y in points)
     assert told["box"] > told["point"] + told["scribble"] > min(told["point"], told["scribble"]) > 5

@@ -133,7 +133,7 @@ def test_hidden_objects_count_for_the_object_score_alone(bench: Any) -> None:
 
 
 def test_boxes_without_masks_teach_where_and_whether(bench: Any) -> None:
-    head = bench.head(PointingMaskHead).train()
+    head = bench.head(PointingMaskHead, train_frames=None).train()
     track = {"times_sec": list(bench.CLIP.times_sec), "xyxy": [[4, 4, 20, 20], [8, 8, 24, 24], None, None, [9, 9, 30, 30], [9, 9, 30, 30]]}
     prediction = head.predict(bench.embedding(1), bench.visual(1))
     values = head.losses(prediction, bench.target(head, track))

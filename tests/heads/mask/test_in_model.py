@@ -132,7 +132,7 @@ def test_evaluation_scores_masks_and_tracks(model: TPOModel) -> None:
     assert {"mask", "track", "routing"} <= set(found.scores)
     assert found.scores["mask"]["routed"]["j&f"] <= found.scores["mask"]["teacher_forced"]["j&f"] + 1e-9
     assert 0 <= found.scores["track"]["teacher_forced"]["ao"] <= 1 and 0 <= found.scores["track"]["direct"]["ao"] <= 1
-    assert all(bool(record.direct) == ("track" in record.target) for record in found.records)
+    assert all(bool(record.direct) == (record.kind == "box") for record in found.records)
     assert {"segmentation J&F", "tracking AO"} <= set(found.headline())
 
 

@@ -80,11 +80,13 @@ class PointingMaskSettings(MaskSettings):
     Attributes:
         vision_dim: width of the vision tower's patch features; `tpo_lab.build` fills it in.
         condition: see `MaskSettings`.
+        train_frames: see `MaskSettings`.
         weight_patches: of "patches", the cross-entropy of where it points with where the object is.
     """
 
     vision_dim: int = 0
     condition: Condition = "best"
+    train_frames: int | None = 3
     weight_patches: float = 1.0
 
     def __post_init__(self) -> None:
