@@ -13,6 +13,7 @@ from tpo_lab.datasets.world.tracks import track_batches
 from tpo_lab.pretraining import tracker as module
 from tpo_lab.pretraining.tracker import (
     Lesson,
+    Round,
     TrackerPretraining,
     box_prompt,
     follow_clips,
@@ -23,7 +24,8 @@ from tpo_lab.pretraining.tracker import (
 )
 from tpo_lab.sam2 import Tracker, nano_config, untrained
 
-FEW = TrackerPretraining(steps=4, lessons=(Lesson(0.5, 1, 2), Lesson(0.5, 3, 2)), things=2, checkpoint_every=2, held_clips=1)
+LESSONS = (Lesson(0.5, 1, 2), Lesson(0.5, 3, 2))
+FEW = TrackerPretraining(rounds=(Round(2, LESSONS), Round(2, LESSONS[1:])), things=2, checkpoint_every=2, held_clips=1)
 
 
 def fresh() -> Tracker:
@@ -110,10 +112,13 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     assert [row["step"] for row in rows] == [2, 4]
 
 
-def test_lessons_follow_each_other() -> None:
+def test_lessons_and_rounds_follow_each_other() -> None:
     lessons = (Lesson(0.25, 1, 6), Lesson(0.25, 3, 4), Lesson(0.5, 6, 2))
-    settings = TrackerPretraining(steps=8, lessons=lessons)
-    assert [settings.lesson_at(step).frames for step in range(8)] == [1, 1, 3, 3, 6, 6, 6, 6]
+    settings = TrackerPretraining(rounds=(Round(8, lessons), Round(3, lessons[2:])))
+    assert settings.steps == 11
+    places = [settings.at(step) for step in range(11)]
+    assert [place for _, place in places] == [*range(8), *range(3)]
+    assert [course.lesson_at(place).frames for course, place in places] == [1, 1, 3, 3, 6, 6, 6, 6, 6, 6, 6]
 
 
 def test_a_position_looks_like_those_beside_it() -> None:

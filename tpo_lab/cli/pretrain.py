@@ -57,7 +57,7 @@ def nano(
 @command(group, "tracker", example="tpo-lab pretrain tracker --out runs/nano-sam2 --threads 2")
 def tracker(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the state, the metrics and, at the end, nano-sam2/ go.")],
-    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Training steps.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Training steps, in one round; else in two.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the weights and of the clips.")] = 0,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
 ) -> Result:
@@ -67,12 +67,14 @@ def tracker(
     """
     import torch
 
-    from tpo_lab.pretraining.tracker import TrackerPretraining, pretrain_tracker
+    from tpo_lab.pretraining.tracker import FIRST, TrackerPretraining, pretrain_tracker
     from tpo_lab.sam2 import nano_config, untrained
 
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = TrackerPretraining(seed=seed) if steps is None else TrackerPretraining(seed=seed, steps=steps)
+    settings = TrackerPretraining(seed=seed)
+    if steps is not None:
+        settings = dataclasses.replace(settings, rounds=(dataclasses.replace(FIRST, steps=steps),))
     torch.manual_seed(seed)
     sam = untrained(nano_config())
     try:

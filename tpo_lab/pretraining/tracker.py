@@ -30,10 +30,10 @@ JITTER = 0.1
 
 @dataclass(frozen=True)
 class Lesson:
-    """A part of the training.
+    """A part of a round.
 
     Attributes:
-        share: of all steps.
+        share: of the round's steps.
         frames: per clip.
         clips: per batch.
     """
@@ -44,38 +44,73 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class TrackerPretraining:
-    """Settings of the tracker's pretraining.
+class Round:
+    """Steps whose learning rate rises once and falls once.
 
     Attributes:
-        steps: in all.
-        lessons: first what a prompt means, on single frames, then to follow it; longer clips come with fewer in a batch.
-        things: most per clip. All that can be seen is best: what one prompt means is learned beside what the others do not.
-        passed_over: share left out of the clips in which nothing hides, so that most of the longer ones show something that does.
-        boxes: share of batches that are prompted by boxes, the others by one point each.
-        held_clips: clips that the scores are taken on, of so many frames as the last lesson's.
+        steps: of the round.
+        lessons: in order; longer clips come with fewer in a batch.
+        learning_rate: the highest.
     """
 
-    steps: int = 5000
-    lessons: tuple[Lesson, ...] = (Lesson(0.25, 1, 16), Lesson(0.35, 3, 8), Lesson(0.4, 8, 4))
-    things: int = 8
-    passed_over: float = 0.9
-    boxes: float = 0.7
+    steps: int
+    lessons: tuple[Lesson, ...]
     learning_rate: float = 1e-3
-    weight_decay: float = 0.02
-    warmup_ratio: float = 0.03
-    seed: int = 0
-    checkpoint_every: int = 250
-    held_clips: int = 64
 
     def lesson_at(self, step: int) -> Lesson:
-        """The lesson that a step belongs to."""
+        """The lesson that a step of the round belongs to."""
         done = 0.0
         for lesson in self.lessons:
             done += lesson.share
             if step < done * self.steps:
                 return lesson
         return self.lessons[-1]
+
+
+FIRST = Round(5000, (Lesson(0.25, 1, 16), Lesson(0.35, 3, 8), Lesson(0.4, 8, 4)))
+"""First what a prompt means, on single frames, then to follow it."""
+SECOND = Round(4000, (Lesson(1.0, 8, 4),), 7e-4)
+
+
+@dataclass(frozen=True)
+class TrackerPretraining:
+    """Settings of the tracker's pretraining.
+
+    Attributes:
+        rounds: in order.
+        things: most per clip. All that can be seen is best: what one prompt means is learned beside what the others do not.
+        passed_over: share left out of the clips in which nothing hides, so that most of the longer ones show something that does.
+        boxes: share of batches that are prompted by boxes, the others by one point each.
+        held_clips: clips that the scores are taken on, of so many frames as the last lesson's.
+    """
+
+    rounds: tuple[Round, ...] = (FIRST, SECOND)
+    things: int = 8
+    passed_over: float = 0.9
+    boxes: float = 0.7
+    weight_decay: float = 0.02
+    warmup_ratio: float = 0.03
+    seed: int = 0
+    checkpoint_every: int = 250
+    held_clips: int = 64
+
+    @property
+    def steps(self) -> int:
+        """In all."""
+        return sum(each.steps for each in self.rounds)
+
+    @property
+    def held_frames(self) -> int:
+        """Frames per clip of the last lesson."""
+        return self.rounds[-1].lessons[-1].frames
+
+    def at(self, step: int) -> tuple[Round, int]:
+        """The round that a step belongs to, and its number there."""
+        for each in self.rounds[:-1]:
+            if step < each.steps:
+                return each, step
+            step -= each.steps
+        return self.rounds[-1], step
 
 
 class _Stream(torch.utils.data.IterableDataset[TrackBatch]):
@@ -86,7 +121,8 @@ class _Stream(torch.utils.data.IterableDataset[TrackBatch]):
         chosen = self.settings
         for step in range(self.start, chosen.steps):
             # a step's clips depend on nothing but the step, so that a resumed run goes on as it would have
-            lesson = chosen.lesson_at(step)
+            course, place = chosen.at(step)
+            lesson = course.lesson_at(place)
             seed, most = chosen.seed + 1 + step, chosen.things
             yield next(track_batches(lesson.clips, frames=lesson.frames, things=most, seed=seed, passed_over=chosen.passed_over))
 
@@ -183,8 +219,8 @@ def pretrain_tracker(sam: Sam2VideoModel, settings: TrackerPretraining, *, out: 
     out.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(sam, soft=True)
     parameters = list(sam.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
-    stream = track_batches(16, frames=settings.lessons[-1].frames, things=settings.things, seed=settings.seed, split="val")
+    optimizer = torch.optim.AdamW(parameters, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
+    stream = track_batches(16, frames=settings.held_frames, things=settings.things, seed=settings.seed, split="val")
     held = [next(stream) for _ in range(max(1, settings.held_clips // 16))]
     checkpoint, start = out / "tracker.pt", 0
     if checkpoint.exists():
@@ -199,8 +235,9 @@ def pretrain_tracker(sam: Sam2VideoModel, settings: TrackerPretraining, *, out: 
     sam.train()
     for step in range(start, settings.steps):
         losses = _step(tracker, next(loader), settings, step)
+        course, place = settings.at(step)
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * lr_factor(step, settings.steps, settings.warmup_ratio, 0.02)
+            group["lr"] = course.learning_rate * lr_factor(place, course.steps, settings.warmup_ratio, 0.02)
         optimizer.zero_grad()
         torch.autograd.backward(torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum())
         nn.utils.clip_grad_norm_(parameters, 1.0)
