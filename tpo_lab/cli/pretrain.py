@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tpo_lab.cli.command import Result, Stopped, command
-from tpo_lab.cli.screen import say
+from tpo_lab.cli.screen import Bars, say
 
 EXAMPLE = "tpo-lab pretrain nano --out runs/nano --threads 4"
 
@@ -78,8 +78,9 @@ def tracker(
     torch.manual_seed(seed)
     sam = untrained(nano_config())
     try:
-        say(f"the tracker, {settings.steps} steps; progress in {out / 'metrics.jsonl'}")
-        scores = pretrain_tracker(sam, settings, out=out)
+        say(f"the tracker, {settings.steps} steps; measures in {out / 'metrics.jsonl'}")
+        with Bars() as bars:
+            scores = pretrain_tracker(sam, settings, out=out, progress=lambda *done: bars.move("tracker", *done))
     except KeyboardInterrupt:
         raise Stopped(f"Interrupted. The same command goes on from the last state in {out}.") from None
     # half precision halves what is shipped; what is loaded computes in single precision all the same

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,10 +207,24 @@ def _ious(masks: Masks, truth: Tensor) -> Tensor:
     return (inside & truth).sum((1, 2)) / (inside | truth).sum((1, 2)).clamp(min=1)
 
 
-def pretrain_tracker(sam: Sam2VideoModel, settings: TrackerPretraining, *, out: Path, workers: int = 1) -> dict[str, float]:
+def pretrain_tracker(
+    sam: Sam2VideoModel,
+    settings: TrackerPretraining,
+    *,
+    out: Path,
+    workers: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> dict[str, float]:
     """Train the model in place; writes metrics.jsonl and a resumable tracker.pt under `out`.
 
     Memories are kept of what is truly there, whatever the object score says, so that both can be learned at once.
+
+    Args:
+        sam: see `untrained`.
+        settings: of the training.
+        out: a folder; where it has a tracker.pt, the training goes on from there.
+        workers: processes that make clips.
+        progress: called with the steps done, their number, and the last scores in words.
 
     Returns:
         `scores` on clips of the validation split.
@@ -249,6 +263,8 @@ def pretrain_tracker(sam: Sam2VideoModel, settings: TrackerPretraining, *, out: 
             with (out / "metrics.jsonl").open("a") as log:
                 log.write(json.dumps({**row, **reached}) + "\n")
             save_state(checkpoint, {"sam": sam.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
+        if progress is not None:
+            progress(step + 1, settings.steps, f"IoU {reached['box']:.2f} by boxes, {reached['point']:.2f} by points" if reached else "")
     sam.train(False)
     return reached
 
