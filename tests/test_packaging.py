@@ -178,6 +178,7 @@ def files_of(folder: str, target: str) -> set[str]:
         ("widgets/tpo_widgets", "tpo_widgets"),
         ("notebooks", "tpo_lab/_notebooks"),
         ("data/nano", "tpo_lab/_data/nano"),
+        ("data/nano-sam2", "tpo_lab/_data/nano-sam2"),
         ("data/nano-tpo", "tpo_lab/_data/nano-tpo"),
     ],
 )
@@ -190,7 +191,7 @@ def test_wheel_holds_every_file_of(folder: str, target: str, contents: set[str])
 def test_wheel_holds_nothing_else(contents: set[str]):
     expected = files_of("tpo_lab", "tpo_lab") | files_of("widgets/tpo_widgets", "tpo_widgets")
     expected |= files_of("notebooks", "tpo_lab/_notebooks")
-    for weights in ("nano", "nano-tpo"):
+    for weights in ("nano", "nano-sam2", "nano-tpo"):
         expected |= files_of(f"data/{weights}", f"tpo_lab/_data/{weights}")
     assert {name for name in contents - expected if ".dist-info/" not in name} == set()
 

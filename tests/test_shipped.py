@@ -10,6 +10,10 @@ import tpo_lab as tpo
 from tpo_lab.backbones import shipped
 from tpo_lab.checkpoint import read_config
 from tpo_lab.datasets.world.synth import synthesise
+from tpo_lab.datasets.world.tracks import track_batches
+from tpo_lab.heads.mask.head import load_named
+from tpo_lab.pretraining.tracker import scores as scores_of
+from tpo_lab.sam2 import Tracker
 
 SEED = 4711
 """Of a world whose scenes no training has seen."""
@@ -18,13 +22,14 @@ SEED = 4711
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     folder = tmp_path_factory.mktemp("world")
-    synthesise(folder, samples=180, seed=SEED, split="val")
-    return tpo.evaluate(tpo.load("nano-tpo"), tpo.read(folder / "val.jsonl")).headline()
+    model = tpo.load("nano-tpo")
+    synthesise(folder, samples=180, seed=SEED, split="val", tasks=("conversation", *model.heads))
+    return tpo.evaluate(model, tpo.read(folder / "val.jsonl")).headline()
 
 
 def test_all_weights_together_are_small():
     files = list(Path(shipped("nano")).parent.rglob("*.safetensors"))
-    assert {file.parent.name for file in files} == {"nano", "nano-tpo"}
+    assert {file.parent.name for file in files} == {"nano", "nano-sam2", "nano-tpo"}
     assert sum(file.stat().st_size for file in files) <= 12e6
 
 
@@ -43,3 +48,10 @@ def test_nano_tpo_says_how_it_was_made():
 def test_nano_tpo_sees(scores: dict[str, float], measure: str, least: float):
     # as good as its README says, less what so few samples can tell
     assert scores[measure] >= least
+
+
+def test_nano_sam2_follows_what_a_box_means():
+    clips = [next(track_batches(16, frames=8, things=8, seed=SEED, split="val", level="standard"))]
+    reached = scores_of(Tracker(load_named("nano-sam2", None)), clips)
+    # as good as its README says, less what so few clips can tell
+    assert reached["box/first"] > 0.85 and reached["box"] > 0.75 and reached["point"] > 0.7, reached

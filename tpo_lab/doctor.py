@@ -158,6 +158,7 @@ _OPTIONAL = (
 
 _SHIPPED = (
     ("nano weights", "_data/nano", "data/nano", "*.safetensors", "`tpo-lab demo` has no model to start from."),
+    ("nano-sam2 weights", "_data/nano-sam2", "data/nano-sam2", "*.safetensors", "the mask head and `tpo-lab track` need another SAM2."),
     ("nano-tpo weights", "_data/nano-tpo", "data/nano-tpo", "*.safetensors", "tpo.load('nano-tpo') has nothing to load."),
     ("stage notebooks", "_notebooks", "notebooks", "*.ipynb", "`tpo-lab demo` has no stage notebooks to run."),
 )
