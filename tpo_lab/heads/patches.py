@@ -10,35 +10,39 @@ from tpo_lab.heads.base import Visual
 from tpo_lab.heads.region import two_layers
 
 HARMONICS = 8
-"""Cosines of the time in the clip by which the task embedding says which moment it means."""
+"""Cosines of the time in the clip, and of the place along each side, by which the task embedding says which moment and where it means."""
 
 
 class Pointing(nn.Module):
     """What lets a task embedding point at patches, and read a box at one: shared by the heads that do.
 
-    `where`, `what` and `when` project the task embedding for `point`; `mlp` and `asked` read boxes.
+    `where`, `what`, `when` and, if there is one, `place` project the task embedding for `point`; `mlp` and `asked` read boxes.
     """
 
     where: nn.Linear
     what: nn.Linear
     when: nn.Linear
+    place: nn.Linear | None
     mlp: nn.Sequential
     asked: nn.Linear
     corners: bool
     """Whether the MLP gives how far the corners lie from the middle of the patch, not logits of centre and size."""
 
-    def add_pointing(self, embed_dim: int, vision_dim: int, hidden_dim: int | None, *, corners: bool) -> None:
-        """Make the layers."""
+    def add_pointing(self, embed_dim: int, vision_dim: int, hidden_dim: int | None, *, corners: bool, place: bool = False) -> None:
+        """Make the layers; with `place`, it can also point at a place of the frame, whatever lies there."""
         self.where = nn.Linear(embed_dim, vision_dim)
         self.what = nn.Linear(embed_dim, embed_dim)
         self.when = nn.Linear(embed_dim, HARMONICS)
+        self.place = nn.Linear(embed_dim, 2 * HARMONICS) if place else None
         hidden_dim = vision_dim if hidden_dim is None else hidden_dim
         self.mlp = two_layers(vision_dim, hidden_dim)
         self.asked = nn.Linear(embed_dim, hidden_dim, bias=False)
         self.corners = corners
 
     def point(self, task_embedding: Tensor, features: Tensor, visual: Visual) -> Tensor:
-        """Logits [slot, frame, patch]: by the patch's features [slot, frame, patch, d_vision], by its cell's state, by its frame's time."""
+        """Logits [slot, frame, patch]: by the patch's features [slot, frame, patch, d_vision], by its cell's state, by its frame's time and
+        by its place in the frame.
+        """
         assert visual.frame_states is not None
         where: Tensor = torch.einsum("sd,sfpd->sfp", self.where(task_embedding), features) / features.shape[-1] ** 0.5
         moment = visual.times_sec / visual.duration_sec[:, None].clamp_min(1e-6)
@@ -47,6 +51,10 @@ class Pointing(nn.Module):
         states = visual.frame_states.float()
         what: Tensor = torch.einsum("sd,sfcd->sfc", self.what(task_embedding), states) / states.shape[-1] ** 0.5
         what = what[..., cell_of_patch(what.shape[-1], where.shape[-1], what.device)]
+        if self.place is not None:
+            middles = patch_middles(where.shape[-1], where.device)
+            waves = torch.cos(torch.pi * middles[..., None] * torch.arange(1, HARMONICS + 1, device=middles.device)).flatten(1)
+            what = what + (self.place(task_embedding) @ waves.T)[:, None]
         return (where + what + when[..., None]).masked_fill(~visual.frame_valid[..., None], float("-inf"))
 
     def patch_boxes(self, task_embedding: Tensor, features: Tensor) -> Tensor:

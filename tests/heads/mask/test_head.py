@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tpo_lab.boxes import mask_boxes
 from tpo_lab.errors import UsageError
-from tpo_lab.heads import MaskHead, PointingMaskHead, build_head
+from tpo_lab.heads import MaskHead, PointingMaskHead, Visual, build_head
 from tpo_lab.losses import reduce_mean
 from tpo_lab.rle import decode_rle
 
@@ -135,9 +135,12 @@ def test_hidden_objects_count_for_the_object_score_alone(bench: Any) -> None:
 def test_boxes_without_masks_teach_where_and_whether(bench: Any) -> None:
     head = bench.head(PointingMaskHead, train_frames=None).train()
     track = {"times_sec": list(bench.CLIP.times_sec), "xyxy": [[4, 4, 20, 20], [8, 8, 24, 24], None, None, [9, 9, 30, 30], [9, 9, 30, 30]]}
-    prediction = head.predict(bench.embedding(1), bench.visual(1))
+    prediction = head.predict(bench.embedding(1), pointing_at(head, bench, frame=0, patch=0))
     values = head.losses(prediction, bench.target(head, track))
     assert {name: len(each) for name, each in values.items()} == {"bce": 0, "dice": 0, "there": 6, "patches": 1, "box": 1}
+    elsewhere = head.predict(bench.embedding(1), pointing_at(head, bench, frame=0, patch=15))
+    values = head.losses(elsewhere, bench.target(head, track))
+    assert {name: len(each) for name, each in values.items()} == {"bce": 0, "dice": 0, "there": 0, "patches": 1, "box": 1}
 
 
 def test_frames_between_annotations_are_not_known(bench: Any) -> None:
@@ -148,15 +151,41 @@ def test_frames_between_annotations_are_not_known(bench: Any) -> None:
     assert item.boxes_xyxy[0].tolist() == [0, 0, 0.125, 0.125]
 
 
-def test_pointing_learns_the_object_in_all_frames_where_it_can_be_seen(bench: Any) -> None:
+def pointing_at(head: MaskHead, bench: Any, *, frame: int, patch: int) -> Visual:
+    """A clip in which the task embedding of slot 0 points at one patch."""
+    visual = bench.visual(1)
+    features = torch.zeros_like(visual.frame_features)
+    features[:, frame, patch] = 100 * head.adapter.where(bench.embedding(1)).detach()
+    return bench.blank(visual, frame_features=features)
+
+
+def test_pointing_may_lie_on_the_object_in_whichever_frame_it_is_seen(bench: Any) -> None:
     head = bench.head(PointingMaskHead)
     prediction = head.train().predict(bench.embedding(1), bench.visual(1))
-    assert prediction.pointing is not None
-    wanted = torch.zeros(1, bench.FRAMES, bench.PATCHES)
-    wanted[0, 0, 0] = wanted[0, 1, 5] = 0.5
-    track = {"times_sec": list(bench.CLIP.times_sec), "xyxy": [[0, 0, 16, 16], [16, 16, 32, 32], None, None, None, None]}
-    surprise = -(wanted.flatten(1) * prediction.pointing.flatten(1).log_softmax(-1)).sum(-1)
-    torch.testing.assert_close(head.losses(prediction, bench.target(head, track))["patches"], surprise)
+    track = {"times_sec": list(bench.CLIP.times_sec), "xyxy": [[0, 0, 16, 16], [16, 16, 32, 24], None, None, None, None]}
+    share = prediction.pointing.flatten(1).softmax(-1).reshape(bench.FRAMES, bench.PATCHES)
+    on_it = share[0, 0] + 0.5 * share[1, 5]
+    torch.testing.assert_close(head.losses(prediction, bench.target(head, track))["patches"], -on_it.log()[None])
+
+
+def test_it_begins_where_it_points_most_decidedly(bench: Any) -> None:
+    head = bench.head(PointingMaskHead, candidates=1).eval()
+    with torch.no_grad():
+        for frame in (2, 5):
+            assert head.predict(bench.embedding(1), pointing_at(head, bench, frame=frame, patch=3)).condition.tolist() == [frame]
+
+
+def test_a_task_embedding_can_mean_a_place_whatever_lies_there(bench: Any) -> None:
+    head = bench.head(PointingMaskHead)
+    adapter = head.adapter
+    with torch.no_grad():
+        for part in (adapter.where, adapter.what, adapter.when):
+            part.weight.zero_()
+            part.bias.zero_()
+    visual = bench.visual(2)
+    logits = adapter.point(bench.embedding(2), visual.frame_features, visual)
+    torch.testing.assert_close(logits, logits[:, :1].expand_as(logits))
+    assert logits.std(-1).min() > 0.01
 
 
 def test_distillation_is_zero_where_the_tokens_are_those_of_the_true_box(bench: Any) -> None:

@@ -32,7 +32,7 @@ class PointingAdapter(Pointing):
 
     def __init__(self, embed_dim: int, vision_dim: int, width: int, layers: int) -> None:
         super().__init__()
-        self.add_pointing(embed_dim, vision_dim, None, corners=True)
+        self.add_pointing(embed_dim, vision_dim, None, corners=True, place=True)
         self.tokens = mlp(embed_dim, PROMPT_TOKENS * width, layers)
         for parameter in self.tokens[-1].parameters():
             nn.init.zeros_(parameter)

@@ -135,13 +135,17 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         seen = FrameFeatures(*(torch.cat(levels) for levels in zip(*((p.fine, p.middle, p.coarse) for p in parts), strict=True)))
         return _Rows(seen, clip, frames.shape[1])
 
-    def _condition(self, propose: Proposer, visual: Visual, rows: _Rows) -> Tensor:
+    def candidates(self, propose: Proposer, visual: Visual) -> Tensor:
+        """Frames that "best" chooses from, LongTensor [candidate, slot]: evenly spread from the first to the last."""
         count = visual.frame_valid.sum(1)
-        if self.settings.condition == "first":
-            return torch.zeros_like(count)
-        slots = torch.arange(len(count), device=count.device)
         share = torch.linspace(0, 1, self.settings.candidates, device=count.device)
-        frames = (share[:, None] * (count - 1).clamp(min=0)).round().long()
+        return (share[:, None] * (count - 1).clamp(min=0)).round().long()
+
+    def _condition(self, propose: Proposer, visual: Visual, rows: _Rows) -> Tensor:
+        slots = torch.arange(len(visual.frame_valid), device=visual.frame_valid.device)
+        if self.settings.condition == "first":
+            return torch.zeros_like(slots)
+        frames = self.candidates(propose, visual)
         scores = []
         with torch.no_grad():
             for frame in frames:

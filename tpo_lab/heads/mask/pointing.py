@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,17 +13,18 @@ from tpo_lab.boxes import order_corners
 from tpo_lab.heads.base import HeadSettings, Visual
 from tpo_lab.heads.mask.adapter import PointingAdapter
 from tpo_lab.heads.mask.head import MaskHead
-from tpo_lab.heads.mask.prediction import MaskPrediction, Proposal
+from tpo_lab.heads.mask.prediction import MaskPrediction, Proposal, Proposer
 from tpo_lab.heads.mask.settings import PointingMaskSettings
 from tpo_lab.heads.mask.targets import MaskTargets
 from tpo_lab.heads.patches import patch_coverage
-from tpo_lab.losses import BoxL1, SoftCrossEntropy
+from tpo_lab.losses import BoxL1
 from tpo_lab.sam2.tracker import Tracker
 
 
 @dataclass(frozen=True)
 class PointedFrames:
-    """Where task embeddings point in all frames; called with a frame of each slot, it proposes the box at the patch pointed at most.
+    """Where task embeddings point, a softmax over the patches of all frames; called with a frame of each slot, it proposes the box at the
+    patch of that frame that is pointed at most.
 
     Attributes:
         adapter: of the head.
@@ -46,7 +47,7 @@ class PointedFrames:
         boxes = self.adapter.patch_boxes(self.task_embedding, self.features[slot, frame])[slot, here.argmax(-1)]
         corners = order_corners(boxes).clamp(0, 1) * self.tracker.image_size
         tokens = self.tracker.prompt_boxes(corners).sparse + self.adapter.beside(self.task_embedding)
-        return Proposal(tokens, boxes, here.logsumexp(-1))
+        return Proposal(tokens, boxes, here.amax(-1))
 
 
 @dataclass(frozen=True)
@@ -97,21 +98,30 @@ class PointingMaskHead(MaskHead):
         found = self.follow(propose, visual)
         return PointingMaskPrediction(found.steps, found.condition, found.proposal, found.frame_valid, propose)
 
+    def candidates(self, propose: Proposer, visual: Visual) -> Tensor:
+        """The frames in which it points the most decidedly, LongTensor [candidate, slot]."""
+        assert isinstance(propose, PointedFrames)
+        decided = propose.logits.amax(-1)
+        return decided.topk(min(self.settings.candidates, decided.shape[1]), dim=1).indices.T
+
     def losses(self, prediction: MaskPrediction, target: MaskTargets) -> dict[str, Tensor]:
-        """The terms of `MaskHead`; "patches" per slot whose object can be seen in some frame: the cross-entropy of where it points, in all
-        frames at once, with the share of each patch that the object's box covers; and "box", of one of those frames, at the patches that
-        the true box covers.
+        """The terms of `MaskHead`, of slots that point at their object, so that pointing at another thing does not teach to outline this
+        one from there; "patches" per slot whose object can be seen in some frame: minus the logarithm of the share of its pointing that
+        lies on the object's box, in whichever frames, since the head may begin in the one it is surest of; and "box", of one of those
+        frames, at the patches that the true box covers.
         """
         assert isinstance(prediction, PointingMaskPrediction)
-        found, pointed = super().losses(prediction, target), prediction.pointed
+        pointed = prediction.pointed
         seen = target.visible & target.known & prediction.frame_valid
-        rows = seen.any(1).nonzero()[:, 0]
         slots, frames, patches = pointed.logits.shape
         covered = patch_coverage(target.boxes_xyxy.flatten(0, 1), round(patches**0.5)).reshape(slots, frames, patches)
         covered = covered * seen[..., None]
-        share = (covered / covered.sum((1, 2), keepdim=True).clamp(min=1e-6))[rows].flatten(1)
-        valid = prediction.frame_valid[rows, :, None].expand(-1, -1, patches).flatten(1)
-        found["patches"] = SoftCrossEntropy()(pointed.logits[rows].flatten(1), share, valid)
+        slot = torch.arange(slots, device=covered.device)
+        meant = covered[slot, prediction.condition, pointed.logits[slot, prediction.condition].argmax(-1)] > 0
+        found = super().losses(prediction, replace(target, known=target.known & meant[:, None]))
+        rows = seen.any(1).nonzero()[:, 0]
+        logits, shares = pointed.logits[rows].flatten(1), covered[rows].flatten(1)
+        found["patches"] = logits.logsumexp(1) - (logits + shares.log()).logsumexp(1)
         frame = torch.multinomial(seen[rows].float(), 1)[:, 0] if len(rows) else rows
         wanted = target.boxes_xyxy[rows, frame]
         boxes = pointed.adapter.patch_boxes(pointed.task_embedding[rows], pointed.features[rows, frame])

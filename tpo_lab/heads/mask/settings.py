@@ -32,7 +32,8 @@ class MaskSettings(HeadSettings):
         prompt: what prompts SAM2 where the user pointed at a box: "token", what the adapter makes of the task embedding, into which the
             language model has put the box; or "direct", the box itself on the first frame, as in the released demo. Then the language model
             only says that the mask head is asked. Training is always by "token".
-        candidates: frames that "best" chooses from, evenly spread from the first to the last.
+        candidates: how many frames "best" chooses from: spread evenly from the first to the last, or, by a head that points, those that it
+            is surest of.
         train_frames: frames of a clip that a training step follows the object through, chosen anew each time; None: all.
         weight_bce: of "bce" (loss "mask").
         weight_dice: of "dice" (losses "mask" and "sam2"); that of `DICE` where None.
@@ -81,13 +82,15 @@ class PointingMaskSettings(MaskSettings):
         vision_dim: width of the vision tower's patch features; `tpo_lab.build` fills it in.
         condition: see `MaskSettings`.
         train_frames: see `MaskSettings`.
-        weight_patches: of "patches", the cross-entropy of where it points with where the object is.
+        weight_patches: of "patches", how improbable it is that it points at the object, in whichever frame.
+        weight_box: of "box", the mean absolute difference of the box that is read at the object's patches.
     """
 
     vision_dim: int = 0
     condition: Condition = "best"
     train_frames: int | None = 3
     weight_patches: float = 1.0
+    weight_box: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
