@@ -43,7 +43,7 @@ def full(tiny: TPOModel, say: Callable[..., Sample]) -> list[Row]:
                     "<region>!",
                     "When?",
                     "<temporal>",
-                    boxes=[[9, 9, 30, 40]],
+                    strokes=[[[9, 9], [30, 40]]],
                     region=BOX,
                     temporal=WINDOW,
                 )

@@ -246,4 +246,5 @@ def test_points_and_scribbles_are_collated_beside_boxes(tiny: TPOModel, say: Cal
     pointed = tiny.collate([Frames(tiny.backbone).row([sample])]).prompts
     assert pointed.boxes_xyxy.tolist() == [[0.25, 0.5, 0.25, 0.5], [0, 0.25, 0.5, 1], [0, 0, 1, 0.5]]
     assert pointed.is_box.tolist() == [False, True, False]
+    assert pointed.row.tolist() == [0, 0, 0] and pointed.frame.tolist() == [0, 0, 0]
     assert pointed.drawn.sum((1, 2)).tolist() == pytest.approx([1, 1, 1])

@@ -59,24 +59,46 @@ def test_a_box_without_area_is_a_point() -> None:
     torch.testing.assert_close(draw_box(torch.tensor([[0.3, 0.4, 0.3, 0.6]])), draw_stroke(torch.tensor([[0.3, 0.5]])))
 
 
+def collated(*prompts: list[list[float]]) -> Pointed:
+    return Pointed.collate(prompts, [(0, 0)] * len(prompts))
+
+
+def seen(count: int, cells: int = 16) -> torch.Tensor:
+    """Visual tokens of as many prompts on the same frame."""
+    return torch.randn(1, cells, 12, generator=torch.Generator().manual_seed(1)).expand(count, -1, -1)
+
+
 @pytest.mark.parametrize("understood", ["box+stroke", "drawn"])
 def test_each_prompt_is_encoded_by_its_kind(understood: Any) -> None:
     torch.manual_seed(0)
     encoder = PromptEncoder(12, understood)
     box, point, scribble = [[0.1, 0.2, 0.3, 0.4]], [[0.6, 0.7]], [[0.1, 0.1], [0.2, 0.9]]
-    together = encoder(Pointed.collate([point, box, scribble]))
+    together = encoder(collated(point, box, scribble), seen(3))
     for row, prompt in enumerate((point, box, scribble)):
-        torch.testing.assert_close(together[row : row + 1], encoder(Pointed.collate([prompt])))
-    drawn = encoder.stroke(draw_box(torch.tensor(box))[None])
+        torch.testing.assert_close(together[row : row + 1], encoder(collated(prompt), seen(1)))
+    drawn = encoder.stroke(draw_box(torch.tensor(box))[None], seen(1))
     torch.testing.assert_close(together[1:2], drawn if understood == "drawn" else encoder.box(torch.tensor(box)))
-    assert encoder(Pointed.collate([])).shape == (0, 12)
+
+
+@pytest.mark.parametrize("side", [4, 14])
+def test_what_is_drawn_looks_like_what_lies_under_it(side: int) -> None:
+    encoder = PromptEncoder(12, "drawn")
+    for parameter in encoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    tokens = seen(2, side * side)
+    middle = (side // 2 + 0.5) / side
+    point, quarter = [[middle, 0.5 / side]], [[0.0, 0.0, 0.5, 0.5]]
+    looks = encoder(collated(point, quarter), tokens)
+    if side == 4:
+        torch.testing.assert_close(looks[0], tokens[0, side // 2])
+    torch.testing.assert_close(looks[1], tokens[0].reshape(side, side, 12)[: side // 2, : side // 2].mean((0, 1)), atol=0.02, rtol=0)
 
 
 def test_an_encoder_of_boxes_says_that_it_understands_no_strokes() -> None:
     encoder = PromptEncoder(12, "box")
-    assert encoder(Pointed.collate([[[0.0, 0, 1, 1]]])).shape == (1, 12)
+    assert encoder(collated([[0.0, 0, 1, 1]]), seen(1)).shape == (1, 12)
     with pytest.raises(UsageError, match="boxes, which are all that this model understands"):
-        encoder(Pointed.collate([[[0.0, 0, 1, 1]], [[0.5, 0.5]]]))
+        encoder(collated([[0.0, 0, 1, 1]], [[0.5, 0.5]]), seen(2))
 
 
 def test_an_unknown_encoder_is_refused() -> None:

@@ -199,8 +199,7 @@ class Answerer:
 
     def _prefill(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Tensor, _Reading]:
         model, backbone = self.model, self.model.backbone
-        prompts = model.prompts(batch.prompts) if len(batch.prompts) else None
-        with model.tokens.prompt_values(prompts):
+        with model.tokens.prompt_values(model.embed_prompts(batch, video)):
             embeds = backbone.embed(batch.ids, torch.cat([features.tokens.flatten(0, 1) for features in video]))
         hidden, cache = backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions, use_cache=True)
         # slots of earlier answers are side branches: nothing that follows sees them

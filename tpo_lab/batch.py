@@ -162,6 +162,7 @@ class Collator:
         target: list[int] = []
         is_route: list[bool] = []
         pointed: list[list[list[float]]] = []
+        pointed_on: list[tuple[int, int]] = []
         slots: dict[str, _Slots] = {}
         for index, row in enumerate(rows):
             prefix = self.prefix(len(row.frames))
@@ -171,6 +172,7 @@ class Collator:
                 offset = len(line)
                 _add_slots(slots, encoded, sample, row, index, offset)
                 pointed += [_normalised(sample, prompt, row.clip) for prompt in encoded.prompts]
+                pointed_on += [(index, _shown_at(row.clip, sample.prompts[prompt].time_sec)) for prompt in encoded.prompts]
                 place, last = len(prefix), -1
                 for token, (token_id, kind) in enumerate(zip(encoded.ids, encoded.kinds, strict=True)):
                     places.append(place)
@@ -196,7 +198,7 @@ class Collator:
             predictor=torch.tensor(predictor, dtype=torch.long).reshape(-1, 2),
             target=torch.tensor(target, dtype=torch.long),
             is_route=torch.tensor(is_route, dtype=torch.bool),
-            prompts=Pointed.collate(pointed),
+            prompts=Pointed.collate(pointed, pointed_on),
             slots={head: _head_slots(found) for head, found in slots.items()},
             rows=tuple(rows),
         )
@@ -248,6 +250,11 @@ def _normalised(sample: Sample, prompt: int, clip: ClipInfo) -> list[list[float]
         return [[x1 / clip.width, y1 / clip.height, x2 / clip.width, y2 / clip.height]]
     points = (given.xy,) if given.type == "point" else given.xys
     return [[x / clip.width, y / clip.height] for x, y in points]
+
+
+def _shown_at(clip: ClipInfo, time_sec: float) -> int:
+    """The frame shown nearest to a time."""
+    return min(range(len(clip.times_sec)), key=lambda frame: abs(clip.times_sec[frame] - time_sec))
 
 
 def _head_slots(found: _Slots) -> HeadSlots:

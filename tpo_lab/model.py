@@ -146,12 +146,22 @@ class TPOModel(nn.Module):
                 found[index] = VideoFeatures(features.tokens[place : place + 1], features.frames[place : place + 1])
         return [found[index] for index in range(len(rows))]
 
+    def embed_prompts(self, batch: Batch, video: Sequence[VideoFeatures]) -> Tensor | None:
+        """What users point at, as inputs of the language model [prompt, d]; None where they do not."""
+        pointed = batch.prompts
+        if not len(pointed):
+            return None
+        cells = self.backbone.cells_per_frame
+        places = zip(pointed.row.tolist(), pointed.frame.tolist(), strict=True)
+        seen = torch.stack([video[row].tokens[0, frame * cells : (frame + 1) * cells] for row, frame in places])
+        embedded: Tensor = self.prompts(pointed, seen)
+        return embedded
+
     def forward(self, batch: Batch, video: Sequence[VideoFeatures] | None = None) -> Forward:
         """Run backbone and heads over a batch; `video` are features from `encode_video` or a cache of them."""
         video = self.encode_video(batch.rows) if video is None else video
         visual_tokens = torch.cat([features.tokens.flatten(0, 1) for features in video])
-        prompts = self.prompts(batch.prompts) if len(batch.prompts) else None
-        with self.tokens.prompt_values(prompts):
+        with self.tokens.prompt_values(self.embed_prompts(batch, video)):
             embeds = self.backbone.embed(batch.ids, visual_tokens)
         hidden, _ = self.backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions)
         states = hidden[batch.predictor[:, 0], batch.predictor[:, 1]]

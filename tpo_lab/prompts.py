@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import torch
@@ -16,6 +16,8 @@ Understood = Literal["box", "box+stroke", "drawn"]
 shortest of, drawn on a grid; or all of it drawn, boxes as the cells that they cover."""
 RASTER = 16
 """Cells per side of the grid that prompts are drawn on."""
+COSINES = 8
+"""Along each side, by which a drawing is seen."""
 PLACES = 64
 """Places along a stroke, evenly spread, that are drawn."""
 
@@ -28,15 +30,19 @@ class Pointed:
         boxes_xyxy: boxes, and the boxes around strokes, in [0,1] of the frame [prompt, 4].
         drawn: how much of a stroke, or of a box's area, lies in each cell of the frame, in sum 1 [prompt, y, x].
         is_box: [prompt].
+        row: of the batch, LongTensor [prompt].
+        frame: of the row's clip, the one shown nearest to the time of the prompt, LongTensor [prompt].
     """
 
     boxes_xyxy: Tensor
     drawn: Tensor
     is_box: Tensor
+    row: Tensor
+    frame: Tensor
 
     @classmethod
-    def collate(cls, prompts: Sequence[Sequence[Sequence[float]]]) -> Pointed:
-        """From the corners of boxes as ((x0, y0, x1, y1),), or the points of strokes as ((x, y), ...), in [0,1]."""
+    def collate(cls, prompts: Sequence[Sequence[Sequence[float]]], places: Sequence[tuple[int, int]]) -> Pointed:
+        """From corners of boxes as ((x0, y0, x1, y1),) or points of strokes as ((x, y), ...), in [0,1], and the row and frame of each."""
         is_box = [len(prompt[0]) == 4 for prompt in prompts]
         around = [prompt[0] if box else _around(prompt) for prompt, box in zip(prompts, is_box, strict=True)]
         drawn = [(draw_box if box else draw_stroke)(torch.tensor(prompt)) for prompt, box in zip(prompts, is_box, strict=True)]
@@ -44,6 +50,8 @@ class Pointed:
             boxes_xyxy=torch.tensor(around, dtype=torch.float32).reshape(-1, 4),
             drawn=torch.stack(drawn) if drawn else torch.zeros(0, RASTER, RASTER),
             is_box=torch.tensor(is_box, dtype=torch.bool),
+            row=torch.tensor([row for row, _ in places], dtype=torch.long),
+            frame=torch.tensor([frame for _, frame in places], dtype=torch.long),
         )
 
     def __len__(self) -> int:
@@ -51,7 +59,7 @@ class Pointed:
 
     def to(self, device: torch.device | str) -> Pointed:
         """The same on another device."""
-        return Pointed(self.boxes_xyxy.to(device), self.drawn.to(device), self.is_box.to(device))
+        return Pointed(*(getattr(self, each.name).to(device) for each in fields(self)))
 
 
 class PromptEncoder(nn.Module):
@@ -59,7 +67,7 @@ class PromptEncoder(nn.Module):
 
     Args:
         width: width d of the language model.
-        understood: what it understands, and how. Drawn boxes are learned in far fewer steps than numbers.
+        understood: what it understands, and how.
 
     Raises:
         UsageError: an unknown name.
@@ -73,22 +81,26 @@ class PromptEncoder(nn.Module):
         self.box = None if understood == "drawn" else BoxPromptEncoder(width)
         self.stroke = None if understood == "box" else DrawnPromptEncoder(width)
 
-    def forward(self, pointed: Pointed) -> Tensor:
+    def forward(self, pointed: Pointed, seen: Tensor) -> Tensor:
         """Embeddings [prompt, d].
+
+        Args:
+            pointed: what users pointed at.
+            seen: the language model's visual tokens of the frame that each prompt lies on [prompt, cell, d], row-major cells of a square.
 
         Raises:
             UsageError: a point or scribble, and the model understands boxes alone.
         """
         if self.box is None:
-            return self._drawn(pointed)
+            return self._drawn(pointed, seen)
         boxes: Tensor = self.box(pointed.boxes_xyxy)
-        return boxes if bool(pointed.is_box.all()) else torch.where(pointed.is_box[:, None], boxes, self._drawn(pointed))
+        return boxes if bool(pointed.is_box.all()) else torch.where(pointed.is_box[:, None], boxes, self._drawn(pointed, seen))
 
-    def _drawn(self, pointed: Pointed) -> Tensor:
+    def _drawn(self, pointed: Pointed, seen: Tensor) -> Tensor:
         if self.stroke is None:
             hint = "Point with a box, or take a checkpoint that was trained with strokes."
             raise UsageError("prompts", expected="boxes, which are all that this model understands", got="a point or a scribble", hint=hint)
-        embedded: Tensor = self.stroke(pointed.drawn)
+        embedded: Tensor = self.stroke(pointed.drawn, seen)
         return embedded
 
 
@@ -113,21 +125,31 @@ class BoxPromptEncoder(nn.Module):
 
 
 class DrawnPromptEncoder(nn.Module):
-    """Two-layer MLP from what is drawn on a grid of the frame to an embedding. What it knows of a place, it reads bilinearly.
+    """What the language model sees of the frame under a drawing, plus a two-layer MLP of where that is.
+
+    So a prompt looks like the thing that it means, in terms that the language model reads anyway. The MLP sees the drawing's first cosines
+    along both sides, which change as smoothly as the drawing moves.
 
     Args:
         width: width d of the language model.
 
-    Source: the box's encoder, for what has no four numbers; drawn on a grid as VITRON (arXiv 2412.19806) takes what users sketch.
+    Source: VITRON (arXiv 2412.19806), whose region encoder pools visual features under what the user draws; the MLP is that of the box.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(RASTER * RASTER, width // 2), nn.ReLU(), nn.Linear(width // 2, width))
+        self.layers = nn.Sequential(nn.Linear(COSINES * COSINES, width // 2), nn.ReLU(), nn.Linear(width // 2, width))
+        middles = (torch.arange(RASTER) + 0.5) / RASTER
+        self.waves = nn.Buffer(torch.cos(torch.pi * middles[:, None] * torch.arange(COSINES)), persistent=False)
 
-    def forward(self, drawn: Tensor) -> Tensor:
-        """Drawings [prompt, y, x], in sum 1, to embeddings [prompt, d]."""
-        return self.layers(drawn.flatten(1).to(next(self.parameters()).dtype))  # type: ignore[no-any-return]
+    def forward(self, drawn: Tensor, seen: Tensor) -> Tensor:
+        """Drawings [prompt, y, x], in sum 1, on frames of visual tokens [prompt, cell, d], to embeddings [prompt, d]."""
+        where = self.waves.T @ drawn.to(self.waves.dtype) @ self.waves
+        side = round(seen.shape[1] ** 0.5)
+        under = nn.functional.adaptive_avg_pool2d(drawn[:, None], side).flatten(1)
+        looks = torch.einsum("pc,pcd->pd", under / under.sum(1, keepdim=True).clamp(min=1e-6), seen.to(drawn.dtype))
+        placed: Tensor = self.layers(where.flatten(1).to(next(self.parameters()).dtype))
+        return placed + looks.to(placed.dtype)
 
 
 def draw_box(xyxy: Tensor) -> Tensor:
