@@ -92,7 +92,11 @@ def test_single_answers_have_the_embeddings_of_training(tiny: TPOModel, full: li
         same(answer, trained(tiny, row))
 
 
-def test_batched_answers_have_the_embeddings_of_training_whatever_their_lengths(tiny: TPOModel, full: list[Row], script: Any) -> None:
+@pytest.mark.parametrize("task_input", ["token", "token+prompts"])
+def test_batched_answers_have_the_embeddings_of_training_whatever_their_lengths(
+    tiny: TPOModel, full: list[Row], script: Any, monkeypatch: pytest.MonkeyPatch, task_input: str
+) -> None:
+    monkeypatch.setattr(tiny, "task_input", task_input)
     script(tiny, full)
     answers = Answerer(tiny, max_tokens=20).answer([asked(row) for row in full])
     assert [answer.text for answer in answers] == [row.samples[0].conversation[-1].text.lower() for row in full]
@@ -142,9 +146,9 @@ def test_the_side_branch_leaves_the_text_as_if_it_had_never_been_taken(
     fed: list[list[int]] = []
     feed = Answerer._feed
 
-    def recorded(self: Answerer, reading: Any, tokens: list[int]) -> Tensor:
+    def recorded(self: Answerer, reading: Any, tokens: list[int], beside: Tensor | None = None) -> Tensor:
         fed.append(list(tokens))
-        return feed(self, reading, tokens)
+        return feed(self, reading, tokens, beside)
 
     monkeypatch.setattr(Answerer, "_feed", recorded)
     with_side = answerer.answer(rows)

@@ -305,7 +305,9 @@ def test_a_checkpoint_says_what_it_understands_and_one_that_does_not_understands
     build_tiny: Callable[..., TPOModel], tmp_path: Path
 ) -> None:
     model = build_tiny()
+    model.task_input = "token+prompts"
     folder = checkpoint.save(model, tmp_path / "now")
+    assert checkpoint.load(folder).task_input == "token+prompts"
     assert checkpoint.load(folder).prompts.understood == model.prompts.understood == "box+stroke"
     config = json.loads((folder / "tpo.json").read_text())
     assert config.pop("prompts") == "box+stroke"

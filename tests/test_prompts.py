@@ -60,7 +60,7 @@ def test_a_box_without_area_is_a_point() -> None:
 
 
 def collated(*prompts: list[list[float]]) -> Pointed:
-    return Pointed.collate(prompts, [(0, 0)] * len(prompts))
+    return Pointed.collate(prompts, [(0, 3 * place, 0) for place in range(len(prompts))])
 
 
 def seen(count: int, cells: int = 16) -> torch.Tensor:
@@ -104,3 +104,10 @@ def test_an_encoder_of_boxes_says_that_it_understands_no_strokes() -> None:
 def test_an_unknown_encoder_is_refused() -> None:
     with pytest.raises(UsageError, match="prompts: expected one of box, box\\+stroke, drawn"):
         PromptEncoder(12, "points")  # type: ignore[arg-type]
+
+
+def test_questions_have_the_mean_of_what_is_pointed_at_in_them() -> None:
+    embedded = torch.tensor([[1.0, 0], [3, 4], [5, 5]])
+    pointed = Pointed.collate([[[0.5, 0.5]]] * 3, [(0, 4, 0), (0, 6, 0), (1, 4, 0)])
+    row, question = torch.tensor([0, 0, 1, 1]), torch.tensor([[3, 7], [3, 6], [3, 9], [5, 9]])
+    assert pointed.mean_within(embedded, row, question).tolist() == [[2, 2], [1, 0], [5, 5], [0, 0]]

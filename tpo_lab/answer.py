@@ -99,11 +99,13 @@ class _Reading:
         cache: keys and values.
         seen: which keys count, [row, key].
         position: of the next token, [row].
+        carried: what enters at task tokens beside them, [row, d].
     """
 
     cache: Any
     seen: Tensor
     position: Tensor
+    carried: Tensor
 
     def grow(self) -> Tensor:
         """Make room for one more token and return its mask, [row, 1, 1, key]."""
@@ -199,12 +201,22 @@ class Answerer:
 
     def _prefill(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Tensor, _Reading]:
         model, backbone = self.model, self.model.backbone
-        with model.tokens.prompt_values(model.embed_prompts(batch, video)):
-            embeds = backbone.embed(batch.ids, torch.cat([features.tokens.flatten(0, 1) for features in video]))
+        embeds, prompts = model.embed(batch, video)
         hidden, cache = backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions, use_cache=True)
         # slots of earlier answers are side branches: nothing that follows sees them
         seen = (batch.segment >= 0) & ~batch.is_slot
-        return hidden, _Reading(cache, seen, batch.positions.masked_fill(batch.segment < 0, -1).max(1).values + 1)
+        carried = torch.zeros_like(embeds[:, 0])
+        if prompts is not None and model.task_input != "token":
+            row = torch.arange(len(batch.rows), device=embeds.device)
+            asked = torch.tensor([self._question(each) for each in batch.rows], device=embeds.device)
+            carried = batch.prompts.mean_within(prompts, row, asked).to(embeds.dtype)
+        return hidden, _Reading(cache, seen, batch.positions.masked_fill(batch.segment < 0, -1).max(1).values + 1, carried)
+
+    def _question(self, row: Row) -> tuple[int, int]:
+        """First and last (exclusive) token of a row's last question."""
+        start, end = self.model.encoder.encode([(turn.role, turn.text) for turn in row.samples[0].conversation]).question
+        offset = len(self.model.collate.prefix(len(row.frames)))
+        return offset + start, offset + end
 
     def _logits(self, state: Tensor) -> Tensor:
         """Of the next token [row, vocabulary]; -inf for what is never written."""
@@ -239,15 +251,18 @@ class Answerer:
         routed = {i: ids.head_of_route[token] for i, token in enumerate(tokens) if token in ids.head_of_route and not writings[i].done}
         if routed:
             slots = [ids.slot[routed[index]] if index in routed else token for index, token in enumerate(tokens)]
-            side = self._feed(copy.deepcopy(reading), slots)
+            places = torch.tensor([index in routed for index in range(len(tokens))], device=reading.carried.device)
+            side = self._feed(copy.deepcopy(reading), slots, torch.where(places[:, None], reading.carried, 0))
             for index, head in routed.items():
                 writings[index].routes.append(head)
                 writings[index].embeddings.setdefault(head, []).append(side[index])
         return state
 
-    def _feed(self, reading: _Reading, tokens: list[int]) -> Tensor:
+    def _feed(self, reading: _Reading, tokens: list[int], beside: Tensor | None = None) -> Tensor:
         backbone = self.model.backbone
         embeds = backbone.embed(torch.tensor(tokens, device=backbone.device)[:, None], None)
+        if beside is not None:
+            embeds = embeds + beside[:, None]
         mask = reading.grow()
         hidden, reading.cache = backbone.language_model(
             embeds, mask=mask, positions=reading.position[:, None], cache=reading.cache, use_cache=True
@@ -269,10 +284,8 @@ class Answerer:
         """What the language model made of each row, for heads that look at it."""
         found = []
         for index, row in enumerate(rows):
-            turns = [(turn.role, turn.text) for turn in row.samples[0].conversation]
-            start, end = self.model.encoder.encode(turns).question
-            offset = len(self.model.collate.prefix(len(row.frames)))
-            query = hidden[index, offset + start : offset + end]
+            start, end = self._question(row)
+            query = hidden[index, start:end]
             found.append(States(query, self.model.frame_states(hidden[index], len(row.frames))))
         return found
 

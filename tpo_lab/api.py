@@ -43,7 +43,8 @@ def build(
     switches = recipe.switches if recipe is not None else None
     specs = [{"name": head} if isinstance(head, str) else dict(head) for head in heads]
     built = [build_head({**_decided(spec, switches, found), **spec}, found.hidden_size) for spec in specs]
-    return TPOModel(found, built, prompts="box+stroke" if switches is None else switches.prompts)
+    chosen = Switches() if switches is None else switches
+    return TPOModel(found, built, prompts=chosen.prompts, task_input=chosen.task_input)
 
 
 def _decided(spec: Mapping[str, Any], switches: Switches | None, backbone: Backbone) -> dict[str, Any]:

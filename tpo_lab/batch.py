@@ -162,7 +162,7 @@ class Collator:
         target: list[int] = []
         is_route: list[bool] = []
         pointed: list[list[list[float]]] = []
-        pointed_on: list[tuple[int, int]] = []
+        pointed_on: list[tuple[int, int, int]] = []
         slots: dict[str, _Slots] = {}
         for index, row in enumerate(rows):
             prefix = self.prefix(len(row.frames))
@@ -172,7 +172,9 @@ class Collator:
                 offset = len(line)
                 _add_slots(slots, encoded, sample, row, index, offset)
                 pointed += [_normalised(sample, prompt, row.clip) for prompt in encoded.prompts]
-                pointed_on += [(index, _shown_at(row.clip, sample.prompts[prompt].time_sec)) for prompt in encoded.prompts]
+                mentions = [offset + token for token, token_id in enumerate(encoded.ids) if token_id == self.encoder.ids.prompt]
+                shown = [_shown_at(row.clip, sample.prompts[prompt].time_sec) for prompt in encoded.prompts]
+                pointed_on += [(index, token, frame) for token, frame in zip(mentions, shown, strict=True)]
                 place, last = len(prefix), -1
                 for token, (token_id, kind) in enumerate(zip(encoded.ids, encoded.kinds, strict=True)):
                     places.append(place)

@@ -68,6 +68,7 @@ def save(model: TPOModel, folder: Path | str, *, half: bool = False) -> Path:
         "backbone": model.backbone.name,
         "num_frames": model.backbone.num_frames,
         "prompts": model.prompts.understood,
+        "task_input": model.task_input,
         "heads": [model.head(name).spec() for name in model.heads],
         "lora": None if model.lora is None else asdict(model.lora),
         "trained_backbone_parts": sorted(model.trained_backbone_parts),
@@ -150,7 +151,7 @@ def load(folder: Path | str) -> TPOModel:
 def _untrained(backbone: Backbone, config: Mapping[str, Any]) -> TPOModel:
     heads = [build_head(spec, backbone.hidden_size) for spec in config["heads"]]
     # what was saved before strokes were understood does not say what it understands
-    return TPOModel(backbone, heads, prompts=config.get("prompts", "box"))
+    return TPOModel(backbone, heads, prompts=config.get("prompts", "box"), task_input=config.get("task_input", "token"))
 
 
 def _read_weights(folder: Path | str) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from tpo_lab.heads import Head, Visual
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.objective import LossReport, combine, word_losses
 from tpo_lab.precomputed import FeatureFiles
-from tpo_lab.prompts import PromptEncoder, Understood
+from tpo_lab.prompts import Pointed, PromptEncoder, Understood
 from tpo_lab.sample import ANSWERED_BY, Sample, heads_asked
 from tpo_lab.stages import Lora
 from tpo_lab.tokens import TokenTable, add_tokens
@@ -45,6 +45,9 @@ class Forward:
     visuals: dict[str, Visual]
 
 
+TaskInput = Literal["token", "token+prompts"]
+
+
 @dataclass
 class Provenance:
     """Where the weights came from; stored with every checkpoint."""
@@ -60,6 +63,8 @@ class TPOModel(nn.Module):
         heads: built heads; their `embed_dim` is the backbone's hidden size.
         task_std: initial scale of the task tokens (see `TokenTable`).
         prompts: what it understands of what users point at, and how (see `PromptEncoder`).
+        task_input: what enters the language model at a task token: "token" alone, as in the paper, or "token+prompts", with the mean of
+            what the user points at in the question; small language models learn to copy that in tens of thousands of questions only.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class TPOModel(nn.Module):
         *,
         task_std: float | None = None,
         prompts: Understood = "box+stroke",
+        task_input: TaskInput = "token",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -84,6 +90,7 @@ class TPOModel(nn.Module):
         ids = add_tokens(backbone.tokenizer, tuple(self.heads))
         self.tokens = TokenTable(ids, backbone.embedding, backbone.output_rows, task_std=task_std)
         self.prompts = PromptEncoder(backbone.hidden_size, prompts)
+        self.task_input: TaskInput = task_input
         self.encoder = ConversationEncoder(backbone.tokenizer, backbone.chat, ids)
         self.collate = Collator(self.encoder, backbone.video_placeholder, int(backbone.tokenizer.pad_token_id or 0))
         self.lora: Lora | None = None
@@ -146,23 +153,29 @@ class TPOModel(nn.Module):
                 found[index] = VideoFeatures(features.tokens[place : place + 1], features.frames[place : place + 1])
         return [found[index] for index in range(len(rows))]
 
-    def embed_prompts(self, batch: Batch, video: Sequence[VideoFeatures]) -> Tensor | None:
-        """What users point at, as inputs of the language model [prompt, d]; None where they do not."""
+    def embed(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Tensor, Tensor | None]:
+        """Inputs of the language model [row, token, d], and those of what users point at [prompt, d], None where they do not."""
         pointed = batch.prompts
-        if not len(pointed):
-            return None
+        prompts = self.prompts(pointed, self._seen_at(pointed, video)) if len(pointed) else None
+        with self.tokens.prompt_values(prompts):
+            embeds = self.backbone.embed(batch.ids, torch.cat([features.tokens.flatten(0, 1) for features in video]))
+        if prompts is None or self.task_input == "token":
+            return embeds, prompts
+        carried = torch.zeros_like(embeds)
+        for slots in batch.slots.values():
+            carried[slots.row, slots.token] = pointed.mean_within(prompts, slots.row, slots.question).to(embeds.dtype)
+        return embeds + carried, prompts
+
+    def _seen_at(self, pointed: Pointed, video: Sequence[VideoFeatures]) -> Tensor:
+        """The visual tokens of the frame that each prompt lies on [prompt, cell, d]."""
         cells = self.backbone.cells_per_frame
         places = zip(pointed.row.tolist(), pointed.frame.tolist(), strict=True)
-        seen = torch.stack([video[row].tokens[0, frame * cells : (frame + 1) * cells] for row, frame in places])
-        embedded: Tensor = self.prompts(pointed, seen)
-        return embedded
+        return torch.stack([video[row].tokens[0, frame * cells : (frame + 1) * cells] for row, frame in places])
 
     def forward(self, batch: Batch, video: Sequence[VideoFeatures] | None = None) -> Forward:
         """Run backbone and heads over a batch; `video` are features from `encode_video` or a cache of them."""
         video = self.encode_video(batch.rows) if video is None else video
-        visual_tokens = torch.cat([features.tokens.flatten(0, 1) for features in video])
-        with self.tokens.prompt_values(self.embed_prompts(batch, video)):
-            embeds = self.backbone.embed(batch.ids, visual_tokens)
+        embeds, _ = self.embed(batch, video)
         hidden, _ = self.backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions)
         states = hidden[batch.predictor[:, 0], batch.predictor[:, 1]]
         logits = self.tokens.extend_logits(self.backbone.logits(states), states)

@@ -31,6 +31,7 @@ class Pointed:
         drawn: how much of a stroke, or of a box's area, lies in each cell of the frame, in sum 1 [prompt, y, x].
         is_box: [prompt].
         row: of the batch, LongTensor [prompt].
+        token: its place in the row, LongTensor [prompt].
         frame: of the row's clip, the one shown nearest to the time of the prompt, LongTensor [prompt].
     """
 
@@ -38,11 +39,12 @@ class Pointed:
     drawn: Tensor
     is_box: Tensor
     row: Tensor
+    token: Tensor
     frame: Tensor
 
     @classmethod
-    def collate(cls, prompts: Sequence[Sequence[Sequence[float]]], places: Sequence[tuple[int, int]]) -> Pointed:
-        """From corners of boxes as ((x0, y0, x1, y1),) or points of strokes as ((x, y), ...), in [0,1], and the row and frame of each."""
+    def collate(cls, prompts: Sequence[Sequence[Sequence[float]]], places: Sequence[tuple[int, int, int]]) -> Pointed:
+        """From corners of boxes as ((x0, y0, x1, y1),) or points of strokes as ((x, y), ...), in [0,1]; row, token and frame of each."""
         is_box = [len(prompt[0]) == 4 for prompt in prompts]
         around = [prompt[0] if box else _around(prompt) for prompt, box in zip(prompts, is_box, strict=True)]
         drawn = [(draw_box if box else draw_stroke)(torch.tensor(prompt)) for prompt, box in zip(prompts, is_box, strict=True)]
@@ -50,9 +52,23 @@ class Pointed:
             boxes_xyxy=torch.tensor(around, dtype=torch.float32).reshape(-1, 4),
             drawn=torch.stack(drawn) if drawn else torch.zeros(0, RASTER, RASTER),
             is_box=torch.tensor(is_box, dtype=torch.bool),
-            row=torch.tensor([row for row, _ in places], dtype=torch.long),
-            frame=torch.tensor([frame for _, frame in places], dtype=torch.long),
+            row=torch.tensor([row for row, _, _ in places], dtype=torch.long),
+            token=torch.tensor([token for _, token, _ in places], dtype=torch.long),
+            frame=torch.tensor([frame for _, _, frame in places], dtype=torch.long),
         )
+
+    def mean_within(self, embedded: Tensor, row: Tensor, question: Tensor) -> Tensor:
+        """The mean of what is pointed at in each of some questions [question, d]; zero where nothing is.
+
+        Args:
+            embedded: the prompts [prompt, d].
+            row: of each question [question].
+            question: its first and last (exclusive) token [question, 2].
+        """
+        start, end = question[:, :1], question[:, 1:]
+        inside = (self.row == row[:, None]) & (self.token >= start) & (self.token < end)
+        share = inside.to(embedded.dtype)
+        return (share / share.sum(1, keepdim=True).clamp(min=1)) @ embedded
 
     def __len__(self) -> int:
         return len(self.is_box)

@@ -205,6 +205,8 @@ class Switches:
         saliency_weight: of CG-DETR's saliency loss; 1 is its default, the released run has 4.
         prompts: what users may point with, and how the language model hears of it: "box" its numbers, as published; "box+stroke" points and
             scribbles beside it, drawn on a grid; "drawn" boxes too, which a small model learns in a fraction of the steps.
+        task_input: what enters the language model at a task token: "token" alone, as published, or "token+prompts", with the mean of what
+            the user points at, which a small language model otherwise learns to copy in tens of thousands of questions.
         tracking_prompt: a user's box goes through the language model ("llm"), or straight into SAM2 as in the released demo.
         temporal_features: what CG-DETR sees; the paper says "InternVideo2", the demo takes 1B, the scripts 6B. Those are read from the
             folder of that name beside the samples' file; a head's own setting `features` wins.
@@ -227,6 +229,7 @@ class Switches:
     mask_prompt_encoder: Literal["replaced", "kept"] = "replaced"
     saliency_weight: NonNegative = 1.0
     prompts: Literal["box", "box+stroke", "drawn"] = "box+stroke"
+    task_input: Literal["token", "token+prompts"] = "token"
     tracking_prompt: Literal["llm", "sam2"] = "llm"
     temporal_features: Literal["internvideo2-1b", "internvideo2-6b", "backbone"] = "internvideo2-6b"
     normalise_features: Literal["always", "training"] = "always"
