@@ -219,7 +219,7 @@ def test_point_outside_the_frame_is_refused(call, trained: Path, clip: Path):
     assert done.status == 2 and "points x,y inside the frame of" in done.err
 
 
-def test_what_is_pointed_at_is_drawn(call, trained: Path, clip: Path, tmp_path: Path):
+def test_what_is_pointed_at_is_drawn(call, trained: Path, clip: Path, tmp_path: Path, answers: list[dict]):
     plain, pointed = tmp_path / "plain", tmp_path / "pointed"
     assert call("predict", trained, clip, "Where?", "--box", "1,1,4,4", "--out", plain, "--json").status == 0
     words = ("--box", "1,1,4,4", "--point", "20,20", "--scribble", "8,30,20,34,30,30")
