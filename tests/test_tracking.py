@@ -20,11 +20,12 @@ from tpo_lab.heads.base import ClipInfo, Visual
 from tpo_lab.heads.mask import PointingMaskHead, PointingMaskPrediction
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
+from tpo_lab.prompts import spread_along
 from tpo_lab.rle import decode_rle, encode_rle
 from tpo_lab.sam2 import Tracker, nano_config, untrained
 from tpo_lab.sam2.footage import Followed
 from tpo_lab.sample import BoxPrompt, PointPrompt, Sample, ScribblePrompt
-from tpo_lab.tracking import STROKE_POINTS, _chosen, pixel_prompter, stroke_points, to_line
+from tpo_lab.tracking import STROKE_POINTS, _chosen, pixel_prompter, to_line
 from tpo_lab.video import write_clip
 
 BOX = BoxPrompt(xyxy=(8, 8, 40, 40))
@@ -82,9 +83,10 @@ def test_prompts_are_brought_to_the_square_that_sam2_sees(sam: Any) -> None:
 
 
 def test_a_stroke_is_thinned_evenly_along_its_length() -> None:
-    assert stroke_points([(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (12, 4)]) == ((0, 0), (0, 4), (4, 4), (8, 4), (12, 4))
-    assert stroke_points([(3, 3), (3, 3)]) == ((3, 3),) * STROKE_POINTS
-    assert stroke_points([(0, 0), (10, 0)], 2) == ((0, 0), (10, 0))
+    bent = [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (12, 4)]
+    assert spread_along(bent, STROKE_POINTS).tolist() == [[0, 0], [0, 4], [4, 4], [8, 4], [12, 4]]
+    assert spread_along([(3, 3), (3, 3)], STROKE_POINTS).tolist() == [[3, 3]] * STROKE_POINTS
+    assert spread_along([(0, 0), (10, 0)], 2).tolist() == [[0, 0], [10, 0]]
 
 
 def test_a_line_holds_masks_boxes_with_exclusive_edges_and_probabilities() -> None:

@@ -250,8 +250,7 @@ def _normalised(sample: Sample, prompt: int, clip: ClipInfo) -> list[list[float]
     if given.type == "box":
         x1, y1, x2, y2 = given.xyxy
         return [[x1 / clip.width, y1 / clip.height, x2 / clip.width, y2 / clip.height]]
-    points = (given.xy,) if given.type == "point" else given.xys
-    return [[x / clip.width, y / clip.height] for x, y in points]
+    return [[x / clip.width, y / clip.height] for x, y in given.points]
 
 
 def _shown_at(clip: ClipInfo, time_sec: float) -> int:

@@ -25,6 +25,8 @@ GROUND_TRUTH = "#009E73"
 PREDICTION = "#D55E00"
 POINTED = "#FFFFFF"
 """What a user points at."""
+VEIL = 0.45
+"""How much of its colour covers what a mask holds."""
 PALETTE = (GROUND_TRUTH, PREDICTION, "#0072B2", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 Box: TypeAlias = tuple[Sequence[float], str, str]  # (x0, y0, x1, y1) in pixels of the frame, label, colour

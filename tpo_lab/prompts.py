@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from tpo_lab.errors import UsageError, unknown_name
@@ -183,24 +185,19 @@ def draw_stroke(points: Tensor) -> Tensor:
 
     Each place along the line counts for the four cells around it, by nearness.
     """
-    places = _spread(points) * RASTER - 0.5
+    places = torch.from_numpy(spread_along(points, PLACES)).to(points.dtype) * RASTER - 0.5
     cells = torch.arange(RASTER)
     near = (1 - (places.clamp(0, RASTER - 1)[:, :, None] - cells).abs()).clamp(min=0)
     drawn = near[:, 1, :, None] * near[:, 0, None, :]
     return torch.mean(drawn, 0)
 
 
-def _spread(points: Tensor) -> Tensor:
-    """Places along the line through points [point, 2], evenly spread [place, 2]."""
-    lengths = (points[1:] - points[:-1]).norm(dim=-1)
-    total = float(lengths.sum())
-    if not total:
-        return points[:1]
-    ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    wanted = torch.linspace(0, total, PLACES)
-    piece = (torch.searchsorted(ends, wanted, right=True) - 1).clamp(0, len(lengths) - 1)
-    share = ((wanted - ends[piece]) / lengths[piece].clamp(min=1e-9)).clamp(0, 1)
-    return torch.lerp(points[piece], points[piece + 1], share[:, None])
+def spread_along(points: ArrayLike, count: int) -> NDArray[np.float64]:
+    """So many places (x, y), evenly spread along the line through points (x, y) [point, 2], from its first to its last [place, 2]."""
+    line = np.asarray(points, dtype=np.float64)
+    along = np.concatenate([[0.0], np.hypot(*np.diff(line, axis=0).T).cumsum()])
+    places = np.linspace(0, along[-1], count)
+    return np.stack([np.interp(places, along, axis) for axis in line.T], 1)
 
 
 def _around(points: Sequence[Sequence[float]]) -> list[float]:

@@ -21,10 +21,11 @@ from tpo_lab.heads.base import ClipInfo
 from tpo_lab.heads.mask import MaskHead, PointingMaskPrediction
 from tpo_lab.heads.mask.prediction import MaskPrediction
 from tpo_lab.model import TPOModel
+from tpo_lab.prompts import spread_along
 from tpo_lab.rle import encode_rle
 from tpo_lab.sam2.footage import POLICIES, Followed, Prompter, follow_footage
 from tpo_lab.sam2.tracker import POSITIVE, Prompt, Tracker
-from tpo_lab.sample import BoxPrompt, PointPrompt, ScribblePrompt
+from tpo_lab.sample import BoxPrompt, ScribblePrompt
 from tpo_lab.video import Source, displayed_frames, open_source
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def track(
     if question is not None and isinstance(model, TPOModel):
         head = _mask_head(model)
         boxes = [prompt.xyxy for prompt in prompts if isinstance(prompt, BoxPrompt)]
-        strokes = [_points(prompt) for prompt in prompts if not isinstance(prompt, BoxPrompt)]
+        strokes = [prompt.points for prompt in prompts if not isinstance(prompt, BoxPrompt)]
         with _overheard(head) as heard:
             answer, clip = ask(
                 model, video, question, boxes=boxes, strokes=strokes, start_sec=start_sec, end_sec=end_sec, on_corrupt=on_corrupt
@@ -204,10 +205,6 @@ def _token_prompter(tracker: Tracker, tokens: Tensor) -> Prompter:
     return lambda size: [tracker.prompt_tokens(tokens)]
 
 
-def _points(prompt: PointPrompt | ScribblePrompt) -> tuple[tuple[float, float], ...]:
-    return (prompt.xy,) if isinstance(prompt, PointPrompt) else prompt.xys
-
-
 def _prompt(tracker: Tracker, prompt: UserPrompt, size: tuple[int, int]) -> Prompt:
     height, width = size
     device = tracker.sam.no_memory_embedding.device
@@ -217,22 +214,14 @@ def _prompt(tracker: Tracker, prompt: UserPrompt, size: tuple[int, int]) -> Prom
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise UsageError("box", expected=f"x0 < x1 and y0 < y1 inside the frame of {width} x {height} pixels", got=list(prompt.xyxy))
         return tracker.prompt_boxes(torch.tensor([prompt.xyxy], device=device) * scale.repeat(2))
-    points = _points(prompt)
+    points = prompt.points
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise UsageError(prompt.type, expected=f"points inside the frame of {width} x {height} pixels", got=[x, y])
     if isinstance(prompt, ScribblePrompt):
-        points = stroke_points(points)
+        points = tuple((float(x), float(y)) for x, y in spread_along(points, STROKE_POINTS))
     placed = torch.tensor([points], device=device) * scale
     return tracker.prompt_points(placed, torch.full((1, len(points)), POSITIVE, device=device))
-
-
-def stroke_points(xys: Sequence[tuple[float, float]], count: int = STROKE_POINTS) -> tuple[tuple[float, float], ...]:
-    """So many points (x, y) evenly spread along a stroke, from its first to its last."""
-    line = np.asarray(xys, dtype=np.float64)
-    along = np.concatenate([[0.0], np.hypot(*np.diff(line, axis=0).T).cumsum()])
-    places = np.linspace(0, along[-1], count)
-    return tuple((float(x), float(y)) for x, y in zip(*(np.interp(places, along, axis) for axis in line.T), strict=True))
 
 
 def _part(source: Source, name: str, start_sec: float, end_sec: float | None, *, strict: bool) -> tuple[int, int]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tpo_lab.tracking import Pursuit
 
 TRACKS, OVERLAY, FRAMES, SUMMARY = "tracks.jsonl", "overlay.mp4", "frames.png", "summary.json"
-_VEIL = 0.45
 _HELD_BYTES = 256 << 20
 """Decoded pictures in their own size that are held at once, at most."""
 _SHOWN, _PER_ROW, _WIDEST = 8, 4, 400
@@ -156,11 +155,11 @@ def _draw(picture: NDArray[np.uint8], line: Mapping[str, Any], pursuit: Pursuit,
     import numpy as np
 
     from tpo_lab.cli.overlays import colour_of, ordered
-    from tpo_lab.drawing import draw_boxes, draw_masks, draw_strokes
+    from tpo_lab.drawing import VEIL, draw_boxes, draw_masks, draw_strokes
     from tpo_lab.rle import decode_rle
 
     found = [(place, each["rle"]) for place, each in enumerate(line["objects"]) if each["rle"] is not None]
-    image = draw_masks(picture, [(decode_rle(TRACKS, rle), colour_of(place), _VEIL) for place, rle in found], scale=scale)
+    image = draw_masks(picture, [(decode_rle(TRACKS, rle), colour_of(place), VEIL) for place, rle in found], scale=scale)
     if line["frame"] != pursuit.at:
         return np.asarray(image)
     for place, prompt in enumerate(pursuit.shown):
@@ -169,8 +168,7 @@ def _draw(picture: NDArray[np.uint8], line: Mapping[str, Any], pursuit: Pursuit,
             box = [edge * scale for edge in ordered(prompt.xyxy)]
             image = draw_boxes(np.asarray(image), [(box, label, colour)])
         else:
-            points = (prompt.xy,) if prompt.type == "point" else prompt.xys
-            image = draw_strokes(np.asarray(image), [([(x * scale, y * scale) for x, y in points], label, colour)])
+            image = draw_strokes(np.asarray(image), [([(x * scale, y * scale) for x, y in prompt.points], label, colour)])
     return np.asarray(image)
 
 

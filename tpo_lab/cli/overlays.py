@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 _READABLE = 240
 """Clips with a shorter side below this many pixels are enlarged, so that labels do not hide them."""
 _THUMBNAIL = 160
-_VEIL = 0.45
 _TIMELINE_WIDTH = 720
 
 
@@ -113,10 +112,11 @@ def frames_picture(
 
 def _masks(document: Mapping[str, Any], frame: int) -> list[Mask]:
     """What is drawn of the objects in one of the frames that the model was shown; each has a colour of its own."""
+    from tpo_lab.drawing import VEIL
     from tpo_lab.rle import decode_rle
 
     shown = [(place, masks[frame]) for place, masks in enumerate(document.get("masks", ())) if masks[frame] is not None]
-    return [(decode_rle("masks", rle), colour_of(place), _VEIL) for place, rle in shown]
+    return [(decode_rle("masks", rle), colour_of(place), VEIL) for place, rle in shown]
 
 
 def colour_of(place: int) -> str:

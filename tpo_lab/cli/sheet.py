@@ -79,8 +79,7 @@ def _drawn(sample: Sample, duration_sec: float) -> tuple[dict[int, list[Box]], d
         if prompt.type == "box":
             boxes.setdefault(place(prompt.time_sec), []).append((prompt.xyxy, f"prompt {index}", PREDICTION))
         else:
-            points = (prompt.xy,) if prompt.type == "point" else prompt.xys
-            strokes.setdefault(place(prompt.time_sec), []).append((points, f"prompt {index}", PREDICTION))
+            strokes.setdefault(place(prompt.time_sec), []).append((prompt.points, f"prompt {index}", PREDICTION))
     for index, target in enumerate(sample.targets.region or ()):
         boxes.setdefault(place(target.time_sec), []).append((target.xyxy, str(index), GROUND_TRUTH))
     if (track := sample.targets.track) is not None:

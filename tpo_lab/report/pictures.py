@@ -13,6 +13,7 @@ from tpo_lab.drawing import (
     GROUND_TRUTH,
     POINTED,
     PREDICTION,
+    VEIL,
     Box,
     Mask,
     Stroke,
@@ -37,7 +38,6 @@ _FRAME_WIDTH, _FILM_WIDTH = 128, 60
 _TILE_WIDTH = 96
 _FRAMES = 8
 _ROW_OF_TILES = 5
-_VEIL = 0.45
 _DARK = 0.2
 """Of full light, where nothing points."""
 
@@ -179,7 +179,7 @@ def mask_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
         boxes: list[Box] = []
         found = _at(answer.get("times_sec", ()), (answer.get("masks") or [()])[0], time_sec)
         if found is not None:
-            masks.append((_mask(found, frame.shape[:2]), PREDICTION, _VEIL))
+            masks.append((_mask(found, frame.shape[:2]), PREDICTION, VEIL))
         outline = _at(mask.times_sec, mask.rle, time_sec) if mask is not None else None
         box = _at(track.times_sec, track.xyxy, time_sec) if track is not None else None
         if outline is not None:
@@ -201,8 +201,7 @@ def _pointed(tile: Image, sample: Sample, shown: Strip, enlarged: int) -> Image:
         if prompt.type == "box":
             boxes.append((list(shown.scale * np.array(prompt.xyxy)), "", POINTED))
         else:
-            points = np.array((prompt.xy,) if prompt.type == "point" else prompt.xys)
-            strokes.append(((enlarged * shown.scale * points).tolist(), "", POINTED))
+            strokes.append(((enlarged * shown.scale * np.array(prompt.points)).tolist(), "", POINTED))
     framed = draw_boxes(np.asarray(tile), [_larger(box, enlarged) for box in boxes])
     return draw_strokes(np.asarray(framed), strokes)
 

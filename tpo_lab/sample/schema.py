@@ -118,6 +118,11 @@ class PointPrompt(_Record):
     time_sec: NonNegative = 0.0
     xy: Point
 
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """As a stroke has them."""
+        return (self.xy,)
+
 
 class ScribblePrompt(_Record):
     """A stroke through two or more points, (x, y) in pixels, on the frame at `time_sec`."""
@@ -125,6 +130,11 @@ class ScribblePrompt(_Record):
     type: Literal["scribble"] = "scribble"
     time_sec: NonNegative = 0.0
     xys: Annotated[tuple[Point, ...], Field(min_length=2)]
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Of the stroke, in order."""
+        return self.xys
 
 
 Prompt = Annotated[BoxPrompt | PointPrompt | ScribblePrompt, Field(discriminator="type")]
