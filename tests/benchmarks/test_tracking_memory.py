@@ -45,7 +45,7 @@ def follow(frames: int, at: int) -> None:
     tracker = Tracker(sam)
     box = torch.tensor([[10.0, 10.0, 40.0, 40.0]])
     found = sum(
-        each.masks().shape[-2:] == SIZE for each in follow_footage(tracker, Made(frames), lambda _: tracker.prompt_boxes(box), at=at)
+        each.masks().shape[-2:] == SIZE for each in follow_footage(tracker, Made(frames), lambda _: [tracker.prompt_boxes(box)], at=at)
     )
     assert found == frames, found
     print(peak_mb())
