@@ -16,7 +16,7 @@ from tpo_lab.model import TPOModel
 from tpo_lab.recipes import Recipe
 from tpo_lab.stages import Switches
 
-DEFAULT_HEADS = ("region", "temporal")
+DEFAULT_HEADS = ("region", "temporal", "mask")
 INTERNVIDEO2_WIDTH = 768
 INTERNVIDEO2_STEP_SEC = 1.0
 """Of the features that the released temporal head sees: clips of 8 frames at 8 frames per second."""

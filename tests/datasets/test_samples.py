@@ -10,7 +10,7 @@ import pytest
 
 from tpo_lab.datasets import templates
 from tpo_lab.datasets.world.facts import Facts
-from tpo_lab.datasets.world.samples import DEFAULT_TASKS, DURATION_SEC, NOT_HAPPENING, NOT_THERE, samples_of
+from tpo_lab.datasets.world.samples import DURATION_SEC, NOT_HAPPENING, NOT_THERE, TASKS, samples_of
 from tpo_lab.datasets.world.scene import sample_scene, scene_at
 from tpo_lab.datasets.world.words import HELD_OUT_EVENTS, HELD_OUT_LOOKS
 from tpo_lab.errors import UsageError
@@ -74,7 +74,7 @@ def test_samples_of_a_file_still_name_their_scene():
 def test_samples_are_at_most_as_many_per_task_as_asked_for(made):
     per_clip = Counter((sample.media.path, sample.meta["task"]) for sample in made)
     assert max(per_clip.values()) == 4
-    assert {sample.meta["task"] for sample in made} == set(DEFAULT_TASKS)
+    assert {sample.meta["task"] for sample in made} == set(TASKS)
     for count in (1, 2):
         found = Counter(sample.meta["task"] for sample in samples_of(sample_scene(0), questions=count))
         assert max(found.values()) == found["conversation"] == count

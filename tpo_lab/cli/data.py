@@ -38,16 +38,14 @@ def synth(
     level: Annotated[
         str, typer.Option(metavar="easy|standard|hard|growing", help="How crowded and how lively the clips are.")
     ] = "standard",
-    tasks: Annotated[
-        str, typer.Option(metavar="TASK,...", help="What to ask for: conversation, region, temporal (these if left out), mask, track.")
-    ] = "",
+    tasks: Annotated[str, typer.Option(metavar="TASK,...", help="What to ask for: region, temporal, conversation.")] = "",
     processes: Annotated[int, typer.Option(metavar="N", min=1, help="How many render; the files do not depend on it.")] = 1,
 ) -> Result:
     """Make clips of the synthetic world, with questions and exact answers."""
-    from tpo_lab.datasets.world.samples import DEFAULT_TASKS
+    from tpo_lab.datasets.world.samples import TASKS
     from tpo_lab.datasets.world.synth import synthesise
 
-    chosen = tuple(task.strip() for task in tasks.split(",")) if tasks else DEFAULT_TASKS
+    chosen = tuple(task.strip() for task in tasks.split(",")) if tasks else TASKS
     with Bars() as bars:
         file = synthesise(
             out,

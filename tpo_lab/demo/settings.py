@@ -9,7 +9,7 @@ from tpo_lab.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """Sizes of one demo. A training clip carries about 26 samples, others nine.
+    """Sizes of one demo. A training clip carries about 40 samples, others fifteen.
 
     Attributes:
         train_samples, val_samples, test_samples: written to each split.
@@ -21,12 +21,12 @@ class DemoSettings:
         compositions: samples of looks that are in no training clip, evaluated at the end as well; 0 for none.
     """
 
-    train_samples: int = 36_000
-    val_samples: int = 600
-    test_samples: int = 600
+    train_samples: int = 54_000
+    val_samples: int = 900
+    test_samples: int = 900
     steps: int = 0
     eval_samples: int = 60
-    tested: int = 600
+    tested: int = 900
     examples: int = 6
     recipe: str = "nano"
     compositions: int = 0
@@ -41,7 +41,7 @@ class DemoSettings:
 
 
 FULL = DemoSettings()
-SMOKE = DemoSettings(train_samples=240, val_samples=60, test_samples=60, steps=2, eval_samples=18, tested=36, examples=3)
+SMOKE = DemoSettings(train_samples=360, val_samples=90, test_samples=90, steps=2, eval_samples=18, tested=54, examples=3)
 """Shows that every part runs, in a minute or two; its figures mean nothing."""
-LONG = DemoSettings(train_samples=200_000, test_samples=1200, tested=1200, compositions=1200, recipe="nano-long")
+LONG = DemoSettings(train_samples=300_000, test_samples=1800, tested=1800, compositions=1800, recipe="nano-long")
 """As far as the nano model goes, in an hour or two on two CPU cores."""

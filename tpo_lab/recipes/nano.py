@@ -54,7 +54,8 @@ def nano() -> Recipe:
     undo what the region head's has taught, and sees more clips a step with fewer questions about each, since moments of one clip say
     much the same; the joint stages see no clips of a single thing, which training has for the region head's curriculum and evaluation has
     not; the mask head points, and its stage sees more clips with fewer questions too; every head's stage trains the prompt encoders,
-    since all of the world's tasks point at things; the temporal head sees the backbone's own features.
+    since all of the world's tasks point at things, and boxes are drawn, not told by their numbers; the temporal head sees the backbone's
+    own features.
     """
     return Recipe(
         name="nano",
@@ -84,7 +85,7 @@ def nano() -> Recipe:
             region_head="dense",
             temporal_head="cg-detr-pointing",
             mask_head="sam2-pointing",
-            prompts="box",
+            prompts="drawn",
             temporal_size="nano",
             temporal_features="backbone",
             saliency_weight=SALIENCY_WEIGHT,

@@ -21,8 +21,6 @@ from tpo_lab.sample import Sample
 
 DURATION_SEC = FRAME_COUNT / FRAME_RATE
 TASKS: tuple[str, ...] = ("conversation", "region", "temporal", "mask", "track")
-DEFAULT_TASKS = TASKS[:3]
-"""What is asked where nobody says what."""
 PLACES = "places"
 """Conversation that asks only where things are at the end, in words; for a backbone's pretraining."""
 RELATIONS = "relations"
@@ -35,7 +33,7 @@ NOT_THERE, NOT_HAPPENING = "It is not there.", "It does not happen."
 
 
 def samples_of(
-    scene: Scene, tasks: Sequence[str] = DEFAULT_TASKS, *, rng: random.Random | None = None, questions: int = 4, media: str | None = None
+    scene: Scene, tasks: Sequence[str] = TASKS, *, rng: random.Random | None = None, questions: int = 4, media: str | None = None
 ) -> list[Sample]:
     """Samples about one scene, several per task.
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tpo_lab._version import __version__
 from tpo_lab.datasets.world.render import render
-from tpo_lab.datasets.world.samples import DEFAULT_TASKS, TASKS, samples_of
+from tpo_lab.datasets.world.samples import TASKS, samples_of
 from tpo_lab.datasets.world.scene import FRAME_RATE, LEVELS, SPLITS, sample_scene
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.sample import Sample, write
@@ -68,7 +68,7 @@ def synthesise(
     seed: int = 0,
     split: str = "train",
     level: str = "standard",
-    tasks: Sequence[str] = DEFAULT_TASKS,
+    tasks: Sequence[str] = TASKS,
     questions: int = 4,
     processes: int = 1,
     progress: Callable[[int, int], None] | None = None,
