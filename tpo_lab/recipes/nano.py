@@ -54,8 +54,8 @@ def nano() -> Recipe:
     undo what the region head's has taught, and sees more clips a step with fewer questions about each, since moments of one clip say
     much the same; the joint stages see no clips of a single thing, which training has for the region head's curriculum and evaluation has
     not; the mask head points, and its stage sees more clips with fewer questions too; every head's stage trains the prompt encoders,
-    since all of the world's tasks point at things, and boxes are drawn, not told by their numbers; the temporal head sees the backbone's
-    own features.
+    since all of the world's tasks point at things, and boxes are drawn, not told by their numbers; what is pointed at enters beside the
+    task token as well; the temporal head sees the backbone's own features.
     """
     return Recipe(
         name="nano",
@@ -86,6 +86,7 @@ def nano() -> Recipe:
             temporal_head="cg-detr-pointing",
             mask_head="sam2-pointing",
             prompts="drawn",
+            task_input="token+prompts",
             temporal_size="nano",
             temporal_features="backbone",
             saliency_weight=SALIENCY_WEIGHT,
