@@ -177,7 +177,27 @@ class TestQuestions:
 
     def test_a_video_of_the_user_is_asked_about_as_it_is(self, tmp_path: Path):
         asked = show.questions(tmp_path / "mine.mp4", [])
-        assert len(asked) == 3 and {sample.media.path for sample in asked} == {str(tmp_path / "mine.mp4")}
+        assert len(asked) == 4 and {sample.media.path for sample in asked} == {str(tmp_path / "mine.mp4")}
+
+    def test_masks_and_tracks_are_shown_in_turn(self, world: Any, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(show, "overlay", lambda sample, structured: None)
+        samples = [sample for clip in (4, 5, 6) for sample in world(clip, "mask", "track")]
+        records = [
+            SimpleNamespace(
+                id=sample.id,
+                media=sample.media.path,
+                question=sample.conversation[0].text,
+                text="",
+                expected=("mask",),
+                routed={},
+                target={sample.targets.names[0]: {}},
+            )
+            for sample in samples
+        ]
+        monkeypatch.setattr(show.reports, "overlap", lambda record, head: None)
+        shown = show._examples(records, {sample.id: sample for sample in samples}, "mask", 3)
+        kind = {sample.conversation[0].text: sample.targets.names[0] for sample in samples}
+        assert [kind[example.question] for example in shown] == ["mask", "track", "mask"]
 
     def test_the_peak_is_that_of_this_process_beside_the_largest_kernel(self):
         phases = {"data": 100.0, "10": 500.0, "20": 900.0, "after": 300.0}

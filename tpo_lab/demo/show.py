@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tpo_lab.records import Record
     from tpo_lab.sample import Sample
 
-_ASKED_OF_ANY_VIDEO = ("How many things are there?", "Where is the red ball?", "When does the red ball stop?")
+_ASKED_OF_ANY_VIDEO = ("How many things are there?", "Where is the red ball?", "When does the red ball stop?", "Show the tracking trajectory of the red ball.")
 _HEADLINE = ("route accuracy", "REC Acc@0.5", "R1@0.5", "QA accuracy")
 
 
@@ -145,11 +145,13 @@ def _row(row: Mapping[str, Any]) -> reports.Row:
 
 
 def _examples(records: Sequence[Record], samples: Mapping[str, Sample], head: str, count: int) -> list[reports.Example]:
-    first: dict[str, Record] = {}
+    """The first question about each of the first clips; what is asked of a head in two ways (outline it, follow it), in turn."""
+    clips: dict[str, dict[str, Record]] = {}
     for record in records:
         if head in record.expected:
-            first.setdefault(record.media, record)
-    drawn = list(first.values())[:count]
+            clips.setdefault(record.media, {}).setdefault(next(iter(record.target)), record)
+    kinds = sorted({kind for asked in clips.values() for kind in asked})
+    drawn = [asked.get(kinds[place % len(kinds)]) or next(iter(asked.values())) for place, asked in enumerate(clips.values())][:count]
     found = []
     for record in drawn:
         answer = record.routed.get(head)
