@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from tpo_lab.records import Record
     from tpo_lab.sample import Sample
 
-_ASKED_OF_ANY_VIDEO = ("How many things are there?", "Where is the red ball?", "When does the red ball stop?", "Show the tracking trajectory of the red ball.")
+_ASKED_OF_ANY_VIDEO = (
+    "How many things are there?",
+    "Where is the red ball?",
+    "When does the red ball stop?",
+    "Show the tracking trajectory of the red ball.",
+)
 _HEADLINE = ("route accuracy", "REC Acc@0.5", "R1@0.5", "QA accuracy")
 
 
