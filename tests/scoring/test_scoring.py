@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import read_json
 from tpo_lab.scoring import BENCHMARKS, Report, Request, choices, score
-from tpo_lab.scoring.files import read_json
 
 ROOT = Path(__file__).parents[2]
 

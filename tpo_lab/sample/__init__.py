@@ -1,6 +1,6 @@
 """Samples: one conversation about one video or image, with prompts and head targets; their rules and their JSONL files."""
 
-from tpo_lab.sample.files import iter_samples, read, validate, write
+from tpo_lab.sample.files import explain, iter_samples, read, validate, write
 from tpo_lab.sample.rules import ANSWERED_BY, DURATION_SLACK_SEC, Problem, heads_asked, markers, mentions, shorten
 from tpo_lab.sample.schema import (
     SCHEMA,
@@ -45,6 +45,7 @@ __all__ = [
     "TrackTarget",
     "Turn",
     "Window",
+    "explain",
     "heads_asked",
     "iter_samples",
     "markers",

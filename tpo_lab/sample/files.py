@@ -140,14 +140,15 @@ def _parse(line: int, raw: bytes, root: Path) -> Sample | list[Problem]:
     try:
         return Sample.model_validate(record).at(root)
     except ValidationError as error:
-        return [replace(problem, line=line) for problem in _explain(error)]
+        return [replace(problem, line=line) for problem in explain(error)]
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _explain(error: ValidationError) -> Iterator[Problem]:
+def explain(error: ValidationError) -> Iterator[Problem]:
+    """The problems of a record that the schema refused; `line` is 0."""
     phrases = {"missing": "this field", "extra_forbidden": "only the schema's fields"}
     for detail in error.errors(include_url=False):
         if detail["type"] == "sample_rules":

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import Record, by_id, numbered, read_json, read_jsonl, records
 from tpo_lab.metrics import multiple_choice as rules
-from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, records
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]

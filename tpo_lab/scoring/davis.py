@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import folders, read_text
 from tpo_lab.metrics.masks import contour_accuracy, frame_statistics, proposal_objects, region_similarity
-from tpo_lab.scoring.files import folders, read_text
 from tpo_lab.scoring.masks import VOID, Labels, Track, frames, inner_frames, per_track, read_labels, region_and_contour, spread
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 

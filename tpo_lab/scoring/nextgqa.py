@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import Record, by_id, read_csv, read_json, record, windows
 from tpo_lab.metrics.grounded_qa import grounding
-from tpo_lab.scoring.files import Record, by_id, read_csv, read_json, record, windows
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import folders
 from tpo_lab.metrics.masks import contour_accuracy, region_similarity
-from tpo_lab.scoring.files import folders
 from tpo_lab.scoring.masks import Labels, Track, frames, inner_frames, per_track, read_labels, region_and_contour, spread
 from tpo_lab.scoring.report import Request, Scored, matched
 

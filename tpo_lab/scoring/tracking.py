@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import entries, folders, read_table, read_text
 from tpo_lab.metrics.tracking import TrackCurves, got10k_ious, got10k_scores, lasot_curves, lasot_scores, stacked_lasot_scores
-from tpo_lab.scoring.files import entries, folders, read_table, read_text
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
