@@ -73,7 +73,8 @@ class Media(_Record):
     """A video file, an image, or a glob pattern of frames, and the part of it that the sample is about (seconds of the file).
 
     `fps` says how many images of a pattern are shown a second (1 where it is not given), and so for how long an image is: 0.125 shows a
-    single one for 8 seconds. A video carries its own times. A path with a scheme ("world://...") is no file: it is kept as it is and never looked for.
+    single one for 8 seconds. A video carries its own times. A path with a scheme ("world://...") is no file: it is kept as it is and
+    never looked for.
     """
 
     path: Annotated[str, Field(pattern=r"^[^\x00]+$")]
