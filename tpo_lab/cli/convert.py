@@ -14,6 +14,7 @@ from tpo_lab.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from tpo_lab.datasets.formats import Dropped, Format, Source
+    from tpo_lab.datasets.mixture import Mixture
 
 CONVERT = """
 tpo-lab data convert qvhighlights highlight_train_release.jsonl --media videos --split train --out qvh.jsonl
@@ -26,6 +27,11 @@ tpo-lab data formats lasot
 """
 
 group = typer.Typer()
+
+MIXTURE = """
+tpo-lab data mixture paper --root /data/video
+tpo-lab data mixture mine.yaml --stage 2.temporal --out mixed
+"""
 
 MediaFolder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where videos or images lie. Default: as the layout says.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="Which split; written into every sample.")]
@@ -88,6 +94,63 @@ def formats(
     chosen = format_named(name)
     facts = [(key, ", ".join(value) if isinstance(value, list) else str(value)) for key, value in about(chosen).items() if value != []]
     return Result(about(chosen), table(("", ""), facts))
+
+
+@command(group, "mixture", example=MIXTURE)
+def mixture(
+    name: Annotated[str, typer.Argument(metavar="MIXTURE", help="A YAML file, or paper: the data sets of the paper's Table 17.")],
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where its files lie. Default: beside the YAML file, else here.")] = None,
+    stage: Annotated[str, typer.Option(metavar="NAME", help="One stage; all if left out.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the samples of each stage to DIR/STAGE.jsonl.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of what is chosen where not everything is taken.")] = 0,
+) -> Result:
+    """Say which files of a mixture are there and which are missing (exit status 1); with --out, write its samples."""
+    from tpo_lab.datasets import mixture as mixtures
+
+    chosen = mixtures.mixture(name, root=root)
+    names, missing = chosen.names(stage), chosen.missing(stage)
+    absent = {each.dataset for each in missing}
+    stages = [stage] if stage else list(chosen.stages)
+    rows = [_row(chosen, each, stages, each in absent) for each in names]
+    document: dict[str, Any] = {
+        "mixture": chosen.name,
+        "root": str(chosen.root),
+        "datasets": rows,
+        "missing": [{"dataset": each.dataset, "what": each.what, "path": str(each.path)} for each in missing],
+    }
+    if out is not None:
+        for each in stages:
+            chosen.require(each)
+        document["files"] = {each: _write_stage(chosen, each, out / f"{each}.jsonl", seed) for each in stages}
+    view = table(("data set", "format", "file or folder", "there", "stages"), [tuple(map(str, row.values())) for row in rows])
+    return Result(document, _found(view, document), 1 if missing else 0)
+
+
+def _row(chosen: Mixture, name: str, stages: Sequence[str], is_absent: bool) -> dict[str, str]:
+    entry = chosen.datasets[name]
+    return {
+        "name": name,
+        "format": entry.format or "samples",
+        "path": str(chosen.root / entry.path),
+        "there": "no" if is_absent else "yes",
+        "stages": ", ".join(stage for stage in stages if name in chosen.names(stage)),
+    }
+
+
+def _write_stage(chosen: Mixture, stage: str, path: Path, seed: int) -> dict[str, Any]:
+    from tpo_lab.sample import write
+
+    with Bars() as bars:
+        samples = chosen.samples(stage, seed=seed, progress=bars.count)
+    return {"file": str(path), "samples": write(path, samples)}
+
+
+def _found(view: Any, document: Mapping[str, Any]) -> Any:
+    from rich.console import Group
+
+    lines = [f"missing: {each['path']} ({each['dataset']}, {each['what']})" for each in document["missing"]]
+    lines += [f"stage {stage}: {found['samples']} samples: {found['file']}" for stage, found in document.get("files", {}).items()]
+    return Group(view, *lines)
 
 
 def about(form: Format) -> dict[str, Any]:
