@@ -11,9 +11,10 @@ stages:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -42,7 +43,8 @@ class DataSet(_Strict):
         media: the folder of its videos or images, from the root; "" as the format's layout says.
         split, variant, clip: as in `Source`.
         beside: files beside `path` that lie elsewhere, from the root; written `with`.
-        as_video: shows each image for that many frames and asks to follow its box, see `as_video`; 0 leaves images as they are.
+        as_video: shows each image for that many frames and asks to follow its box, see `as_video`, and leaves out samples without exactly
+            one; 0 leaves images as they are.
     """
 
     path: str
@@ -181,11 +183,7 @@ class Mixture(_Strict):
             )
             heard = None if progress is None else lambda count: progress(name, count)
             found = iter(Reading(format_named(entry.format), source, on_record=heard))
-        if entry.as_video:
-            from tpo_lab.datasets.formats.expanded import as_video, is_expandable
-
-            found = (as_video(sample, entry.as_video) for sample in found if is_expandable(sample))
-        return found
+        return _expanded(found, entry.as_video) if entry.as_video else found
 
 
 @dataclass(frozen=True)
@@ -195,6 +193,14 @@ class Missing:
     dataset: str
     what: str
     path: Path
+
+
+def _expanded(samples: Iterable[Sample], count: int) -> Iterator[Sample]:
+    from tpo_lab.datasets.formats.expanded import as_video
+
+    for sample in samples:
+        with contextlib.suppress(UsageError):
+            yield as_video(sample, count)
 
 
 _HASHES = 1 << 64
