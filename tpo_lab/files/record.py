@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ Floats = NDArray[np.float64]
 LONGEST_SEC = 1e7
 """Four months: what is longer is no length of a video."""
 _LONGEST_SHOWN = 120
+_LARGEST = int(sys.float_info.max)
 
 
 class BadRecord(UsageError):
@@ -98,7 +100,7 @@ class Record:
     def number(self, *names: str) -> float:
         """A finite number."""
         value = self.value(*names)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+        if not is_finite(value):
             raise self.bad(self.named(*names), "number", "a finite number", value)
         return float(value)
 
@@ -185,9 +187,14 @@ def numbers(where: str, value: Any, columns: int, *, field: str = "") -> Floats:
         return np.zeros((0, columns))
     for place, row in enumerate(value):
         is_row = isinstance(row, Sequence) and not isinstance(row, str) and len(row) == columns
-        if not is_row or not all(type(each) in (int, float) and math.isfinite(each) for each in row):
+        if not is_row or not all(map(is_finite, row)):
             raise _bad_entry(where, field, place, "numbers", f"{columns} finite numbers", row)
     return np.array(value, dtype=np.float64)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold."""
+    return (type(value) is float and math.isfinite(value)) or (type(value) is int and -_LARGEST <= value <= _LARGEST)
 
 
 def _bad_entry(where: str, field: str, place: int, rule: str, expected: str, got: object) -> BadRecord:
@@ -242,5 +249,8 @@ def numbered(keys: Iterable[str]) -> Iterator[str]:
 
 
 def _shown(value: Any) -> Any:
-    """The value, or the name of its type where it is too long for a sentence."""
-    return value if len(repr(value)) <= _LONGEST_SHOWN else type(value).__name__
+    """The value, or the name of its type where it is too long for a sentence (or for Python to write at all)."""
+    try:
+        return value if len(repr(value)) <= _LONGEST_SHOWN else type(value).__name__
+    except ValueError:
+        return type(value).__name__
