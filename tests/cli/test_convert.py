@@ -9,7 +9,7 @@ import pytest
 
 from tpo_lab.sample import read
 
-TINY = Path(__file__).parents[1] / "files" / "formats" / "qvhighlights" / "highlight_train_release.jsonl"
+TINY = Path(__file__).parents[2] / "data" / "formats" / "qvhighlights" / "highlight_train_release.jsonl"
 
 
 @pytest.fixture

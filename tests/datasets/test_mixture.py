@@ -66,7 +66,7 @@ def test_groups_stand_beside_each_other(folder: Path):
 
 
 def test_official_files_are_read_by_their_format(folder: Path):
-    tiny = Path(__file__).parents[1] / "files" / "formats"
+    tiny = Path(__file__).parents[2] / "data" / "formats"
     path = put(folder, [{"of": ["q"]}], q={"format": "qvhighlights", "path": "qvhighlights/highlight_train_release.jsonl", "media": "."})
     found = mixture(path, root=tiny).samples("1")
     assert len(found) == 3 and found[0].media_path == tiny / "abc_0.0_20.0.mp4" and found[0].targets.temporal

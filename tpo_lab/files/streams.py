@@ -17,6 +17,8 @@ from tpo_lab.files.record import BadRecord, Record
 
 Streamed = Record | BadRecord
 _SHOWN = 80
+DEEPEST = 500
+"""Levels of brackets in one document."""
 
 
 def stream_lines(path: Path) -> Iterator[tuple[int, str] | BadRecord]:
@@ -120,10 +122,44 @@ def _parsed(path: Path, how: str, prefix: str) -> Iterator[Any]:
         _skip_byte_order_mark(file)
         try:
             # whole numbers stay exact; others become floats, as with json.loads
-            yield from getattr(ijson, how)(file, prefix, use_float=True)
+            yield from getattr(ijson, how)(_Shallow(path, file), prefix, use_float=True)
         except (ijson.JSONError, UnicodeDecodeError) as error:
             detail = " ".join(str(error).split())[:200]
             raise UsageError(str(path), expected="a whole JSON document in UTF-8", got=detail) from None
+
+
+class _Shallow:
+    """A file that refuses to be read where its JSON is nested deeper than any annotation: the parser's memory grows with the square."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path, self.file = path, file
+        self.open = 0
+        self.checked = False
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; b"" or of size 0 as the file gives them."""
+        chunk: bytes = self.file.read(size)
+        # brackets inside of texts count too: where there are many, the document is looked at properly, once
+        self.open += sum(chunk.count(each) for each in (b"[", b"{")) - sum(chunk.count(each) for each in (b"]", b"}"))
+        if not self.checked and (self.open > DEEPEST or (len(chunk) and max(map(chunk.count, (b"[", b"{"))) > DEEPEST)):
+            self.checked = True
+            _require_shallow(self.path)
+        return chunk
+
+
+def _require_shallow(path: Path) -> None:
+    import ijson
+
+    depth = 0
+    with path.open("rb") as file:
+        _skip_byte_order_mark(file)
+        try:
+            for event, _ in ijson.basic_parse(file, use_float=True):
+                depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
+                if depth > DEEPEST:
+                    raise UsageError(str(path), expected=f"JSON nested at most {DEEPEST} deep", got="deeper")
+        except (ijson.JSONError, UnicodeDecodeError):
+            return  # the reading itself says what is wrong
 
 
 def _require(path: Path, under: Sequence[str], event: str, what: str) -> None:

@@ -48,7 +48,7 @@ def score_sav(request: Request) -> Scored:
         raise UsageError(str(root), expected="an object in a true frame that counts", got="none")
     detail = {"objects": per_track(tracks), "left_out": [each.name for each, tracks in zip(work, found, strict=True) if not tracks]}
     rules = {"frames": "all" if request.variant == "all-frames" else "without first and last", "objects": "from the first frame with them"}
-    return Scored(counts, region_and_contour(tracks), detail, rules)
+    return Scored(counts, region_and_contour(tracks, of_videos=True), detail, rules)
 
 
 def _folders(name: str, pred: Path, true: Path, all_frames: bool) -> list[_Folder]:

@@ -15,7 +15,7 @@ from tpo_lab.datasets.formats import Dropped, Reading, Source, format_named
 from tpo_lab.errors import UsageError
 from tpo_lab.sample import Sample, read, write
 
-TINY = Path(__file__).parents[2] / "files" / "formats"
+TINY = Path(__file__).parents[3] / "data" / "formats"
 """A few records in every format, made by us."""
 
 Read = tuple[list[Sample], list[Dropped], Reading]

@@ -37,6 +37,11 @@ def pointed_turns(key: str) -> list[dict[str, Any]]:
     return _turns(_chosen(templates.SEGMENTATION, key).format(query="<prompt:0>"), "<mask>")
 
 
+def followed_turns(key: str, sentence: str) -> list[dict[str, Any]]:
+    """Follow what a sentence is about; it stands in the question in quotation marks."""
+    return _turns(_chosen(templates.FOLLOWING, key).format(thing=f'"{plain(sentence)}"'), "<track>")
+
+
 def plain(text: str) -> str:
     """The text on one line, see `unmarked`."""
     return " ".join(unmarked(text).split())

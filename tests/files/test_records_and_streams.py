@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -105,3 +106,17 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path):
         for stream in (stream_jsonl, stream_items, stream_members, stream_csv):
             with pytest.raises(UsageError, match=got):
                 list(stream(path))
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '[{"a": 1}, ' + "[" * 200_000, "[" * 3000 + "]" * 3000])
+def test_a_document_nested_too_deep_is_refused_in_little_memory(tmp_path: Path, text: str):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UsageError):
+        list(stream_items(path))
+
+
+def test_many_brackets_in_texts_are_no_depth(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"a": "[" * 100_000}, {"b": "{[" * 1000}]))
+    assert [set(each.fields) for each in stream_items(path)] == [{"a"}, {"b"}]
