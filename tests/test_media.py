@@ -143,3 +143,20 @@ def test_a_part_after_the_end_is_refused():
 def test_missing_files_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"gone\.mp4: expected a video.* got 'no such file'"):
         Frames(backbone()).row([sample_about("gone.mp4").at(Path(tmp_path))])
+
+
+def test_the_media_say_how_long_an_image_is_shown(tmp_path):
+    from PIL import Image
+
+    for place in range(4):
+        Image.new("RGB", (6, 4), (place * 60, 0, 0)).save(tmp_path / f"{place:05d}.jpg")
+    turns = [{"role": "user", "text": "What is it?"}]
+    pattern = {"path": "*.jpg", "fps": 2.0}
+    still = {"path": "00003.jpg", "fps": 0.125, "end_sec": 8.0}
+    rows = [
+        Frames(backbone(4)).row([Sample.model_validate({"id": "one", "media": media, "conversation": turns}).at(tmp_path)])
+        for media in (pattern, still)
+    ]
+    assert [row.clip.duration_sec for row in rows] == [2.0, 8.0]
+    assert rows[0].clip.times_sec == (0.0, 0.5, 1.0, 1.5) and torch.equal(rows[1].frames[0], rows[1].frames[3])
+    assert len({media_key(row.samples[0]) for row in rows}) == 2

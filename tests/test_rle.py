@@ -34,3 +34,10 @@ def test_long_runs_take_several_letters(size: tuple[int, int]) -> None:
 def test_what_is_no_mask_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match=r"mask.*booleans \[h, w\]"):
         encode_rle(np.zeros(shape, bool))
+
+
+@pytest.mark.parametrize("counts", [[2**62] * 4 + [240], [2**70], [-(2**70), 240], [2**61] * 8 + [240]])
+def test_runs_that_no_size_holds_are_refused(counts: list[int]):
+    """Their sum in 64 bits would be right."""
+    with pytest.raises(UsageError, match="counts"):
+        decode_rle("m", {"size": [12, 20], "counts": counts})

@@ -143,7 +143,7 @@ RULES = [
     ("id", 7, "id", 7, "string_type"),
     ("id", "  ", "id", "  ", "string_pattern_mismatch"),
     ("colour", "red", "colour", "red", "extra_forbidden"),
-    ("media/fps", 25, "media.fps", 25, "extra_forbidden"),
+    ("media/rate", 25, "media.rate", 25, "extra_forbidden"),
     ("media/path", "", "media.path", "", "string_pattern_mismatch"),
     ("media/start_sec", 9.5, "media", {"path": "clips/a.mp4", "start_sec": 9.5, "end_sec": 9.5}, "media_order"),
     ("media/start_sec", -1, "media.start_sec", -1, "greater_than_equal"),

@@ -27,7 +27,7 @@ def media_key(sample: Sample) -> str:
     """Names a sample's clip: samples with equal keys may share one row."""
     media = sample.media
     path = str(sample.media_path) if media.is_file else media.path
-    return f"{path}|{media.start_sec}|{media.end_sec}"
+    return f"{path}|{media.start_sec}|{media.end_sec}" + (f"|{media.fps}" if media.fps else "")
 
 
 class Frames:
@@ -96,6 +96,7 @@ class Frames:
                 start_sec=sample.media.start_sec,
                 end_sec=sample.media.end_sec,
                 on_corrupt=self.on_corrupt,
+                fps=sample.media.fps or 1.0,
             )
             pixels, duration, width, height = found.frames, found.end_sec - found.start_sec, found.width, found.height
             # annotated seconds count from the start of the clip, pts from the start of the file

@@ -12,6 +12,7 @@ from tpo_lab.errors import UsageError
 
 _BITS, _MORE, _SIGN, _FIRST = 5, 0x20, 0x10, 48
 _LONGEST = 12  # letters of one number, which then fit into 64 bits
+_HUGE = 1 << 62
 
 
 def decode_rle(where: str, value: Any) -> NDArray[np.bool_]:
@@ -35,7 +36,8 @@ def decode_rle(where: str, value: Any) -> NDArray[np.bool_]:
         raise UsageError(f"{where}, size", expected="a height and a width in pixels", got=size)
     height, width = size
     runs = _runs(where, counts)
-    if (runs < 0).any() or runs.sum() != height * width:
+    # run by run first: a sum of huge runs wraps around
+    if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
         raise UsageError(f"{where}, counts", expected=f"runs that fill {height} x {width} = {height * width} pixels", got=int(runs.sum()))
     columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height)
     return np.ascontiguousarray(columns.T)
@@ -73,7 +75,7 @@ def _letters(number: int) -> str:
 
 
 def _runs(where: str, counts: Any) -> NDArray[np.int64]:
-    if isinstance(counts, list) and all(type(run) is int for run in counts):
+    if isinstance(counts, list) and all(type(run) is int and abs(run) < _HUGE for run in counts):
         return np.array(counts, dtype=np.int64)
     if isinstance(counts, str):
         counts = counts.encode("utf-8")

@@ -76,16 +76,16 @@ def test_validate_names_line_field_value_and_rule(call, tmp_path: Path):
     done = call("data", "validate", path)
     assert (done.status, done.err) == (1, "")
     assert done.out.splitlines()[1:] == [
-        f"{path}: line 3, prompts[0].xyxy: expected x1 < x2 and y1 < y2, got [9, 2, 3, 4] (rule box_corners)",
-        f"{path}: line 4, id: expected an id other than that of line 1, got 'a' (rule id_unique)",
-        "3 problems",
+        f"{path}, line 3, prompts[0].xyxy: expected x1 < x2 and y1 < y2, got [9, 2, 3, 4] (rule box_corners)",
+        f"{path}, line 4, id: expected an id other than that of line 1, got 'a' (rule id_unique)",
+        "3 problems in 3 of 4 records: box_corners 1, id_unique 1, json 1",
     ]
-    assert done.out.startswith(f"{path}: line 2: expected one JSON object in UTF-8")
+    assert done.out.startswith(f"{path}, line 2: expected one JSON object in UTF-8")
     found = call("data", "validate", path, "--json").document["problems"]
-    assert [(problem["line"], problem["field"], problem["rule"]) for problem in found] == [
-        (2, "", "json"),
-        (3, "prompts[0].xyxy", "box_corners"),
-        (4, "id", "id_unique"),
+    assert [(problem["where"], problem["field"], problem["rule"]) for problem in found] == [
+        (f"{path}, line 2", "", "json"),
+        (f"{path}, line 3", "prompts[0].xyxy", "box_corners"),
+        (f"{path}, line 4", "id", "id_unique"),
     ]
 
 

@@ -114,3 +114,12 @@ def test_only_captions_are_nothing_to_score(call, data: Path, tmp_path: Path):
     write(tmp_path / "c.jsonl", [sample for sample in read(data) if sample.meta["kind"] == "caption"])
     done = call("evaluate", "nano", "--data", tmp_path / "c.jsonl")
     assert done.status == 2 and "samples: expected at least one that is no caption" in done.err
+
+
+def test_predictions_are_samples_with_the_models_answers(call, trained: Path, data: Path, tmp_path: Path):
+    out = tmp_path / "answers.jsonl"
+    done = call("evaluate", trained, "--data", data, "--limit", 9, "--predictions", out, "--json")
+    assert done.status == 0, done.err
+    answered, asked = read(out), {sample.id: sample for sample in read(data)}
+    assert done.document["predictions"] == {"file": str(out), "samples": len(answered)} and answered
+    assert all(each.media_path.name == asked[each.id].media_path.name and each.meta["predicted"] == "routed" for each in answered)

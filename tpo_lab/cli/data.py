@@ -13,11 +13,16 @@ from tpo_lab.cli.screen import Bars, plain, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tpo_lab.sample import Problem, Sample
+    from tpo_lab.datasets.conversion import Checked, DropFile
+    from tpo_lab.sample import Sample
 
 SYNTH = """
 tpo-lab data synth --out data/world --samples 200 --seed 0
 tpo-lab data synth --out data/hard --samples 50 --level hard --tasks region,temporal
+"""
+VALIDATE = """
+tpo-lab data validate train.jsonl --media
+tpo-lab data validate charades_sta_train.txt --format charades-sta --dropped dropped.jsonl --max-dropped 1%
 """
 SHOW = """
 tpo-lab data show data/world/train.jsonl
@@ -38,7 +43,7 @@ def synth(
     level: Annotated[
         str, typer.Option(metavar="easy|standard|hard|growing", help="How crowded and how lively the clips are.")
     ] = "standard",
-    tasks: Annotated[str, typer.Option(metavar="TASK,...", help="What to ask for: region, temporal, conversation.")] = "",
+    tasks: Annotated[str, typer.Option(metavar="TASK,...", help="Of conversation, region, temporal, mask, track; all if left out.")] = "",
     processes: Annotated[int, typer.Option(metavar="N", min=1, help="How many render; the files do not depend on it.")] = 1,
 ) -> Result:
     """Make clips of the synthetic world, with questions and exact answers."""
@@ -61,19 +66,40 @@ def synth(
     return Result(document, f"{samples} samples: {file}")
 
 
-@command(group, "validate", example="tpo-lab data validate train.jsonl --media")
+@command(group, "validate", example=VALIDATE)
 def validate(
-    file: File,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Samples as JSONL; with --format official files.")],
     media: Annotated[bool, typer.Option("--media", help="Also look for the media files.")] = False,
+    form: Annotated[str, typer.Option("--format", metavar="NAME", help="FILE is in this official format.")] = "",
+    dropped: Annotated[Path | None, typer.Option(metavar="FILE", help="List every broken rule there, a JSON object a line.")] = None,
+    max_dropped: Annotated[str, typer.Option(metavar="N|P%", help="How many bad records are no failure.")] = "0",
+    split: Annotated[str, typer.Option(metavar="NAME", help="Of the official files.")] = "",
+    variant: Annotated[str, typer.Option(metavar="NAME", help="Of the official format.")] = "",
+    with_: Annotated[list[str], typer.Option("--with", metavar="NAME=PATH", help="A file beside FILE that lies elsewhere.")] = [],  # noqa: B006
 ) -> Result:
     """Check every record of a file; exit status 1 where there is a problem."""
-    from tpo_lab import sample
+    from tpo_lab.cli.convert import source_of
+    from tpo_lab.datasets import conversion
+    from tpo_lab.datasets.formats import format_named
 
-    problems = sample.validate(file, check_media=media)
-    found = [{**vars(problem), "value": plain(problem.value)} for problem in problems]
-    count = 0 if problems else sum(1 for _ in sample.iter_samples(file))
-    document = {"file": str(file), "valid": not problems, "problems": found, **({} if problems else {"samples": count})}
-    return Result(document, _problems(file, problems) if problems else f"{file}: {count} samples, no problem", 1 if problems else 0)
+    limit = conversion.Limit(max_dropped)
+    with Bars() as bars, conversion.DropFile(dropped) as drops:
+        if form:
+            source = source_of(format_named(form), file, media=None, split=split, variant=variant, clip=False, sides=with_)
+            records = conversion.check_source(format_named(form), source, drops, media=media, progress=lambda n: bars.count("records", n))
+        else:
+            records = conversion.check_samples(file, drops, media=media, progress=lambda n: bars.count("records", n))
+    failed = limit.exceeded(records.bad, records.read)
+    document = {
+        "file": str(file),
+        "valid": not records.bad,
+        "records": records.read,
+        "samples": records.read - records.bad,
+        "bad_records": records.bad,
+        "by_rule": dict(sorted(drops.by_rule.items())),
+        "problems": [{**vars(problem), "value": plain(problem.value)} for problem in drops.first],
+    }
+    return Result(document, _verdict(file, records, drops), 1 if failed else 0)
 
 
 @command(group, "show", example=SHOW)
@@ -109,9 +135,16 @@ def show(
     return Result(document, Group(*(views or [_listed(samples)])))
 
 
-def _problems(file: Path, problems: list[Problem]) -> str:
-    """A line for each, as compilers write them, so that editors and grep find their way."""
-    return "\n".join([*(f"{file}: {problem}" for problem in problems), f"{len(problems)} problems"])
+def _verdict(file: Path, records: Checked, drops: DropFile) -> str:
+    """A line for each problem, as compilers write them, so that editors and grep find their way; then their number."""
+    if not records.bad:
+        return f"{file}: {records.read} samples, no problem"
+    lines = [str(problem) for problem in drops.first]
+    if drops.count > len(lines):
+        rest = f"all in {drops.path}" if drops.path else "--dropped FILE lists all"
+        lines.append(f"... and {drops.count - len(lines)} more; {rest}")
+    rules = ", ".join(f"{rule} {count}" for rule, count in sorted(drops.by_rule.items()))
+    return "\n".join([*lines, f"{drops.count} problems in {records.bad} of {records.read} records: {rules}"])
 
 
 def _listed(samples: list[Sample]) -> Table:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """
 tpo-lab evaluate runs/first --data val.jsonl
+tpo-lab evaluate nano-tpo --data qvhighlights.jsonl --predictions answers.jsonl
 tpo-lab evaluate runs/demo/30_joint_training/run/3b --data val.jsonl --blind --out runs/blind
 """
 
@@ -31,6 +32,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write evaluation.json there.")] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N samples.")] = None,
     blind: Annotated[bool, typer.Option("--blind", help="Show grey frames: what do the questions alone give away?")] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write samples with the model's answers; `data convert --back` submits them."),
+    ] = None,
     records: Annotated[bool, typer.Option("--records", help="Add every answer to the result.")] = False,
 ) -> Result:
     """Score a model on annotated samples, task by task."""
@@ -38,8 +43,9 @@ def evaluate(
 
     from tpo_lab import evaluation
     from tpo_lab.cli.models import open_model
+    from tpo_lab.predictions import predicted_samples
     from tpo_lab.runs import write_json
-    from tpo_lab.sample import iter_samples
+    from tpo_lab.sample import iter_samples, write
 
     samples = list(islice((sample for path in data for sample in iter_samples(path)), limit))
     model = open_model(checkpoint)
@@ -49,6 +55,8 @@ def evaluate(
     document = plain({**asked, "headline": found.headline(), **found.to_dict(records=records)})
     if out is not None:
         write_json(out / "evaluation.json", document)
+    if predictions is not None:
+        document["predictions"] = {"file": str(predictions), "samples": write(predictions, predicted_samples(samples, found.records))}
     return Result(document, _view(found.scores))
 
 

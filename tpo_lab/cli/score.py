@@ -41,7 +41,7 @@ def score(
     bootstrap: Annotated[
         int, typer.Option(metavar="N", min=0, help="Resamples of 95% confidence intervals, over queries or videos; 0 for none.")
     ] = 0,
-    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes for benchmarks that read masks.")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes for benchmarks of masks and of tracks.")] = 1,
     pred_qa: Annotated[Path | None, typer.Option(metavar="FILE", help="The predicted answers; nextgqa only.")] = None,
     gt_qa: Annotated[Path | None, typer.Option(metavar="FILE", help="The questions with their answers; nextgqa only.")] = None,
 ) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _LOG_WIDTH = 140
 _LINES_PER_STAGE = 10
+_SECONDS_A_LINE = 5.0
 
 
 @functools.cache
@@ -96,6 +98,7 @@ class Bars:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._said = time.monotonic()
 
     def __enter__(self) -> Bars:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -127,6 +130,17 @@ class Bars:
             # A resumed stage begins where it stopped, so that the time left is that of the steps that are left.
             self._tasks[name] = self._progress.add_task(name, total=total, completed=max(done - 1, 0), note=note)
         self._progress.update(self._tasks[name], completed=done, note=note)
+
+    def count(self, name: str, done: int) -> None:
+        """Says how far work has come whose end is not known."""
+        if self._progress is None:
+            if time.monotonic() - self._said >= _SECONDS_A_LINE:
+                self._said = time.monotonic()
+                say(f"{name}: {done:,}")
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=None, note="")
+        self._progress.update(self._tasks[name], completed=done)
 
     def listen(self, stage: str, step: int, total: int, report: LossReport) -> None:
         """The listener of a training run: the loss of each part of the objective, weighted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from tpo_lab.model import TPOModel
     from tpo_lab.recipes import Recipe
     from tpo_lab.runs import RunFolder
+    from tpo_lab.sample import Sample
     from tpo_lab.stages import Stage
     from tpo_lab.training import TrainingOptions
+
+    Samples = Sequence[Sample] | Mapping[str, Sequence[Sample]]
 
 EXAMPLE = """
 tpo-lab train --data train.jsonl --out runs/first
 tpo-lab train --recipe paper --dry-run
 tpo-lab train --data *.jsonl --out runs/short --stage 1 --set 1.steps=100
+tpo-lab train --recipe paper --data paper --root /data/video --out runs/paper --stage 1
 tpo-lab train --data qvh.jsonl --out qvh --head '{"name": "temporal", "head": "cg-detr", "features": [{"folder": "clip", "width": 512}]}'
 """
 
@@ -37,7 +41,10 @@ group = typer.Typer()
 def train(
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="A preset, or a .json or .toml file.")] = "nano",
     backbone: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="nano, a folder, or a hub id. Default: nano.")] = None,
-    data: Annotated[list[Path], typer.Option(metavar=FILES, help="Samples as JSONL; several files are joined.")] = [],  # noqa: B006
+    data: Annotated[
+        list[Path], typer.Option(metavar=FILES, help="Samples as JSONL, several files are joined; or one mixture: a YAML file, or paper.")
+    ] = [],  # noqa: B006
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a mixture's files lie. Default: beside its YAML file.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; its checkpoint/ is the trained model.")] = None,
     head: Annotated[
         list[str],
@@ -69,17 +76,33 @@ def train(
     stages = chosen.stage(stage)
     model.add_lora(chosen.lora)
     if dry_run or out is None:
-        return _plan(model, chosen, stages, data, seed)
+        return _plan(model, chosen, stages, _samples(data, root, stages, seed) if data else None, seed)
     kept = None if feature_cache is None else str(feature_cache)
     options = TrainingOptions(seed=seed, micro_batch=micro_batch, feature_cache=kept)
-    return _fit(model, chosen, stage, data, out, options, resume=resume)
+    return _fit(model, chosen, stage, _samples(data, root, stages, seed), out, options, resume=resume)
 
 
-def _fit(model: TPOModel, recipe: Recipe, stage: str, data: Sequence[Path], out: Path, options: TrainingOptions, *, resume: bool) -> Result:
+def _samples(data: Sequence[Path], root: Path | None, stages: Sequence[Stage], seed: int) -> Samples:
+    """The samples of JSONL files, or of a mixture, by stage."""
+    from tpo_lab.datasets.mixture import is_mixture, mixture
     from tpo_lab.sample import read
+
+    if not any(is_mixture(str(path)) for path in data):
+        if root is not None:
+            raise UsageError("--root", expected="none without a mixture in --data", got=str(root))
+        return read(data)
+    if len(data) > 1:
+        raise UsageError("--data", expected="one mixture, or files of samples", got=[str(path) for path in data])
+    chosen = mixture(str(data[0]), root=root)
+    for stage in stages:
+        chosen.require(stage.name)
+    with Bars() as bars:
+        return {stage.name: chosen.samples(stage.name, seed=seed, progress=bars.count) for stage in stages}
+
+
+def _fit(model: TPOModel, recipe: Recipe, stage: str, samples: Samples, out: Path, options: TrainingOptions, *, resume: bool) -> Result:
     from tpo_lab.training import Interrupted, fit
 
-    samples = read(data)
     began = time.monotonic()
     try:
         with Bars() as bars:
@@ -178,26 +201,26 @@ def _freeze_table(model: TPOModel, stage: Stage, title: str = "") -> Table:
     return freeze.table(freeze.FreezePlan.of(stage), model.named_parts(), title)
 
 
-def _plan(model: TPOModel, recipe: Recipe, stages: Sequence[Stage], data: Sequence[Path], seed: int) -> Result:
+def _plan(model: TPOModel, recipe: Recipe, stages: Sequence[Stage], samples: Samples | None, seed: int) -> Result:
     """The recipe and what trains in each stage; with data, also the number of steps."""
     from rich.console import Group
 
     from tpo_lab import freeze
-    from tpo_lab.sample import read
-    from tpo_lab.training import StageData, by_task
+    from tpo_lab.training import StageData, groups_of
+    from tpo_lab.training.data import counted
 
-    groups = by_task(read(data))
-    steps = {stage.name: StageData(groups, stage, seed).total_steps if data else stage.steps for stage in stages}
+    groups = groups_of(samples or (), stages)
+    steps = {each.name: StageData(groups[each.name], each, seed).total_steps if samples else each.steps for each in stages}
     shapes = {stage.name: freeze.shape(freeze.FreezePlan.of(stage), model.named_parts()) for stage in stages}
     document = {
         "recipe": recipe.to_dict(),
         "backbone": model.backbone.name,
-        "samples": {task: len(group) for task, group in groups.items()},
+        "samples": counted(samples or (), groups),
         "stages": [{"name": stage.name, "title": stage.title, "steps": steps[stage.name], **shapes[stage.name]} for stage in stages],
     }
     tables = [_freeze_table(model, stage, f"stage {stage.name}: {stage.title}") for stage in stages]
-    counted = ", ".join(f"{name} {count if count is not None else 'by the data'}" for name, count in steps.items())
-    return Result(document, Group(recipe.describe(), *tables, f"Steps: {counted}. Nothing was trained."))
+    lengths = ", ".join(f"{name} {count if count is not None else 'by the data'}" for name, count in steps.items())
+    return Result(document, Group(recipe.describe(), *tables, f"Steps: {lengths}. Nothing was trained."))
 
 
 def _summary(run: RunFolder, recipe: Recipe, seconds: float) -> Result:

@@ -1,6 +1,6 @@
 """Samples: one conversation about one video or image, with prompts and head targets; their rules and their JSONL files."""
 
-from tpo_lab.sample.files import iter_samples, read, validate, write
+from tpo_lab.sample.files import explain, has_media, iter_samples, read, scan, validate, write
 from tpo_lab.sample.rules import ANSWERED_BY, DURATION_SLACK_SEC, Problem, heads_asked, markers, mentions, shorten
 from tpo_lab.sample.schema import (
     SCHEMA,
@@ -45,11 +45,14 @@ __all__ = [
     "TrackTarget",
     "Turn",
     "Window",
+    "explain",
+    "has_media",
     "heads_asked",
     "iter_samples",
     "markers",
     "mentions",
     "read",
+    "scan",
     "shorten",
     "validate",
     "write",

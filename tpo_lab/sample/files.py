@@ -31,7 +31,7 @@ def read(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> li
 
 def iter_samples(path: str | os.PathLike[str]) -> Iterator[Sample]:
     """The samples of one JSONL file, one at a time. Raises as `read`, when the bad record is reached."""
-    for found in _scan(Path(path), check_media=False):
+    for found in scan(path):
         if isinstance(found, Sample):
             yield found
             continue
@@ -47,7 +47,16 @@ def validate(path: str | os.PathLike[str], *, check_media: bool = False) -> list
     Raises:
         UsageError: there is no such file.
     """
-    return [problem for found in _scan(Path(path), check_media) if not isinstance(found, Sample) for problem in found]
+    return [problem for found in scan(path, check_media=check_media) if not isinstance(found, Sample) for problem in found]
+
+
+def scan(path: str | os.PathLike[str], *, check_media: bool = False) -> Iterator[Sample | list[Problem]]:
+    """Every record of one JSONL file, one at a time: a sample, or what is wrong with it.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    return _scan(Path(path), check_media)
 
 
 def write(path: str | os.PathLike[str], samples: Iterable[Sample]) -> int:
@@ -115,7 +124,7 @@ def _scan(path: Path, check_media: bool) -> Iterator[Sample | list[Problem]]:
             problems = []
             if (first := line_of.setdefault(found.id, line)) != line:
                 problems.append(Problem(line, "id", found.id, "id_unique", f"an id other than that of line {first}"))
-            if check_media and found.media.is_file and not _exists(found.media_path):
+            if check_media and not has_media(found):
                 message = f"an existing file, or a pattern that matches one, under {path.parent}"
                 problems.append(Problem(line, "media.path", found.media.path, "media_exists", message))
             yield problems or found
@@ -140,14 +149,15 @@ def _parse(line: int, raw: bytes, root: Path) -> Sample | list[Problem]:
     try:
         return Sample.model_validate(record).at(root)
     except ValidationError as error:
-        return [replace(problem, line=line) for problem in _explain(error)]
+        return [replace(problem, line=line) for problem in explain(error)]
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _explain(error: ValidationError) -> Iterator[Problem]:
+def explain(error: ValidationError) -> Iterator[Problem]:
+    """The problems of a record that the schema refused; `line` is 0."""
     phrases = {"missing": "this field", "extra_forbidden": "only the schema's fields"}
     for detail in error.errors(include_url=False):
         if detail["type"] == "sample_rules":
@@ -164,5 +174,9 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return shorten("".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix("."))
 
 
-def _exists(path: Path) -> bool:
-    return os.path.exists(path) or (glob.has_magic(str(path)) and next(glob.iglob(str(path)), None) is not None)
+def has_media(sample: Sample) -> bool:
+    """Whether the file of a sample is there, or one that its pattern matches; True for media that are no file."""
+    path = sample.media_path
+    if not sample.media.is_file or os.path.exists(path):
+        return True
+    return glob.has_magic(str(path)) and next(glob.iglob(str(path)), None) is not None

@@ -72,12 +72,15 @@ class _Record(BaseModel):
 class Media(_Record):
     """A video file, an image, or a glob pattern of frames, and the part of it that the sample is about (seconds of the file).
 
-    A path with a scheme ("world://...") is no file: it is kept as it is and never looked for.
+    `fps` says how many images of a pattern are shown a second (1 where it is not given), and so for how long an image is: 0.125 shows a
+    single one for 8 seconds. A video carries its own times. A path with a scheme ("world://...") is no file: it is kept as it is and
+    never looked for.
     """
 
     path: Annotated[str, Field(pattern=r"^[^\x00]+$")]
     start_sec: NonNegative = 0.0
     end_sec: NonNegative | None = None
+    fps: Positive | None = None
 
     @property
     def is_file(self) -> bool:

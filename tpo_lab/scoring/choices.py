@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -12,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import Record, by_id, numbered, read_json, read_jsonl, records
 from tpo_lab.metrics import multiple_choice as rules
-from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, records
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
 
 _ANSWERS = ("prediction", "pred", "response", "option", "output_text", "answer")
 _IDS = ("question_id", "id")
+_NUMBERS = string.digits + "_"
 _TASKS = ("task_type", "question_type", "task", "question_type_id")
 
 
@@ -28,45 +30,69 @@ class Rule:
     """How a benchmark reads and averages answers.
 
     Attributes:
-        read: (answer, letter) to right, wrong, or None where there is no answer to read.
-        drops_unread: whether an answer that cannot be read leaves the denominator; else it is wrong.
+        judge: (answer, true letter) to whether it is right, and whether one option could be read from it. MVBench takes an answer
+            that says nothing for the right one.
+        unread: what becomes of an answer that cannot be read: "wrong", "left out" of the denominator, or "judged all the same".
         macro: whether Avg is the mean over tasks; else over questions.
+        open_tasks: tasks whose answers are texts, which a language model judges: left out.
+        files: names of the official files without suffix, in the order in which the official tool writes its answers.
     """
 
-    read: Callable[[str, str], bool | None]
-    drops_unread: bool = False
+    judge: Callable[[str, str], tuple[bool, bool]]
+    unread: str = "wrong"
     macro: bool = False
+    open_tasks: frozenset[str] = frozenset()
+    files: tuple[str, ...] = ()
 
 
-def _strict(answer: str, letter: str) -> bool | None:
+def _strict(answer: str, letter: str) -> tuple[bool, bool]:
     found = rules.strict_letter(answer)
-    return None if found is None else found == letter
+    return found == letter, found is not None
 
 
-def _mvbench(answer: str, letter: str) -> bool | None:
-    return rules.mvbench_correct(answer, letter)
+def _mvbench(answer: str, letter: str) -> tuple[bool, bool]:
+    return rules.mvbench_correct(answer, letter), rules.strict_letter(answer) is not None
 
 
-def _video_mme(answer: str, letter: str) -> bool | None:
+def _video_mme(answer: str, letter: str) -> tuple[bool, bool]:
     found = rules.video_mme_letter(answer)
-    return found == letter if found else None
+    return found == letter, bool(found)
 
 
-def _mlvu(answer: str, letter: str) -> bool | None:
-    return rules.mlvu_letter(answer) == letter
+def _mlvu(answer: str, letter: str) -> tuple[bool, bool]:
+    found = rules.mlvu_letter(answer)
+    return found == letter, _is_option(found)
 
 
-def _mmiu(answer: str, letter: str) -> bool | None:
+def _mmiu(answer: str, letter: str) -> tuple[bool, bool]:
     found = rules.mmiu_letter(answer)
-    return None if found is None else found == letter
+    return found == letter, found is not None
 
+
+def _seed_bench(answer: str, letter: str) -> tuple[bool, bool]:
+    found = answer.strip()
+    return found == letter, _is_option(found)
+
+
+def _is_option(text: str) -> bool:
+    return len(text) == 1 and text in string.ascii_uppercase
+
+
+# fmt: off
+_MVBENCH_FILES = (
+    "action_sequence", "action_prediction", "action_antonym", "fine_grained_action", "unexpected_action", "object_existence",
+    "object_interaction", "object_shuffle", "moving_direction", "action_localization", "scene_transition", "action_count", "moving_count",
+    "moving_attribute", "state_change", "fine_grained_pose", "character_order", "egocentric_navigation", "episodic_reasoning",
+    "counterfactual_inference",
+)
+# fmt: on
 
 RULES = {
-    "mvbench": Rule(_mvbench),
-    "video-mme": Rule(_video_mme, drops_unread=True),
-    "mlvu": Rule(_mlvu, macro=True),
+    "mvbench": Rule(_mvbench, unread="judged all the same", files=_MVBENCH_FILES),
+    "video-mme": Rule(_video_mme, unread="left out"),
+    "mlvu": Rule(_mlvu, macro=True, open_tasks=frozenset({"sub_scene", "summary"})),
     "mmiu": Rule(_mmiu, macro=True),
-    "seed-bench-2": Rule(lambda answer, letter: answer.strip() == letter),
+    "seed-bench-2": Rule(_seed_bench),
 }
 
 
@@ -80,29 +106,32 @@ def scorer(benchmark: str) -> Callable[[Request], Scored]:
 
 
 def _score(request: Request, rule: Rule) -> Scored:
-    truth = _questions(request.gt)
+    truth, left_out = _questions(request.gt, rule)
     predicted = _predictions(request.pred, truth)
     ids, counts = matched(list(predicted), truth, request, what="question")
-    read = _strict if request.variant == "strict" else rule.read
-    judged = [read(predicted[key], truth[key].letter) for key in ids]
+    judge, unread = (_strict, "wrong") if request.variant == "strict" else (rule.judge, rule.unread)
+    judged = [judge(predicted[key], truth[key].letter) for key in ids]
     tasks = sorted({truth[key].task for key in ids})
-    rows = np.array([[float(bool(right)), right is not None, tasks.index(truth[key].task)] for key, right in zip(ids, judged, strict=True)])
-    drops = rule.drops_unread and request.variant != "strict"
+    place_of = {task: place for place, task in enumerate(tasks)}
+    rows = np.array([[right, read, place_of[truth[key].task]] for key, (right, read) in zip(ids, judged, strict=True)], dtype=np.float64)
+    drops = unread == "left out"
     measures = {"Avg": Measure(rows, statistic=lambda drawn: _average(drawn, drops=drops, macro=rule.macro))}
     for place, task in enumerate(tasks):
         measures[task] = Measure(rows[rows[:, 2] == place], statistic=lambda drawn: _average(drawn, drops=drops, macro=False))
-    unread = int((rows[:, 1] == 0).sum())
+    failures = int((rows[:, 1] == 0).sum())
     other = "Avg over questions" if rule.macro else "Avg over tasks"
     detail: dict[str, Any] = {
-        "parse_failures": unread,
+        "parse_failures": failures,
         "counts": {task: int((rows[:, 2] == place).sum()) for place, task in enumerate(tasks)},
         other: 100 * _average(rows, drops=drops, macro=not rule.macro),
     }
+    if left_out:
+        detail["left_out"] = left_out
     durations = np.array([truth[key].duration for key in ids])
     if any(durations):
         detail["duration"] = {name: 100 * _average(rows[durations == name], drops=drops, macro=False) for name in sorted(set(durations))}
-    stated = {"average": "tasks" if rule.macro else "questions", "unread": "left out" if drops else "wrong"}
-    return Scored(replace(counts, unparsable=unread), measures, detail, stated)
+    stated = {"average": "tasks" if rule.macro else "questions", "unread": unread}
+    return Scored(replace(counts, unparsable=failures), measures, detail, stated)
 
 
 def _average(rows: Floats, *, drops: bool, macro: bool) -> float:
@@ -125,15 +154,22 @@ class Question:
     duration: str = ""
 
 
-def _questions(path: Path) -> dict[str, Question]:
-    listed = list(_rows(path))
+def _questions(path: Path, rule: Rule) -> tuple[dict[str, Question], dict[str, int]]:
+    """The questions by id, and how many of each open task are left out."""
+    listed, left_out = [], Counter[str]()
+    for folder_task, row in _rows(path, rule.files):
+        kind = next((name for name in rule.open_tasks if name in (row.fields.get("question_type"), folder_task.lstrip(_NUMBERS))), None)
+        if kind is None:
+            listed.append((folder_task, row))
+        else:
+            left_out[kind] += 1
     texts = list(numbered(_text_key(row) if "question" in row.fields else row.where for _, row in listed))
     rows = by_id((_text_or(text, row, _IDS), row) for (_, row), text in zip(listed, texts, strict=True))
     found = {}
     for (key, row), (folder_task, _), text in zip(rows.items(), listed, texts, strict=True):
         duration = str(row.fields.get("duration", "")) if "videos" in row.fields else ""
         found[key] = Question(_text_or(folder_task, row, _TASKS), _letter(row), text, duration)
-    return found
+    return found, dict(left_out)
 
 
 def _text_or(other: str, row: Record, names: tuple[str, ...]) -> str:
@@ -141,10 +177,13 @@ def _text_or(other: str, row: Record, names: tuple[str, ...]) -> str:
     return row.text(*names) if any(name in row.fields for name in names) else other
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Record]]:
-    """The rows of a file, or of every file of a folder, with the file's (or its folder's) name as the task."""
+def _rows(path: Path, official: tuple[str, ...] = ()) -> Iterator[tuple[str, Record]]:
+    """The rows of a file, or of every file of a folder, with the file's (or its folder's) name as the task.
+
+    Files that are not `official` come after those that are, by name.
+    """
     if path.is_dir():
-        files = sorted(path.rglob("*.json"))
+        files = sorted(path.rglob("*.json"), key=lambda file: (official.index(file.stem) if file.stem in official else len(official), file))
         if not files:
             raise UsageError(str(path), expected="a folder with .json files", got="none")
         for file in files:

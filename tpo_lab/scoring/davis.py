@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import folders, read_text
 from tpo_lab.metrics.masks import contour_accuracy, frame_statistics, proposal_objects, region_similarity
-from tpo_lab.scoring.files import folders, read_text
-from tpo_lab.scoring.masks import VOID, Labels, Track, frames, inner_frames, per_track, read_labels, region_and_contour, spread
+from tpo_lab.scoring.masks import VOID, Labels, Track, frames, inner_frames, over_videos, per_track, read_labels, region_and_contour, spread
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
@@ -46,12 +46,12 @@ def score_davis(request: Request) -> Scored:
     tracks = [each for found in spread(_semi_supervised if semi else _unsupervised, work, request) for each in found]
     if not tracks:
         raise UsageError(str(request.gt), expected="an object in the first frame of a sequence", got="none", hint="255 stands for void.")
-    measures = region_and_contour(tracks)
+    measures = region_and_contour(tracks, of_videos=True)
     for letter, values in (("J", [each.region for each in tracks]), ("F", [each.contour for each in tracks])):
         _, recall, decay = np.array([frame_statistics(each) for each in values]).T
-        measures[f"{letter}-Recall"] = Measure(recall)
+        measures[f"{letter}-Recall"] = over_videos(tracks, recall)
         # an undefined mean has no interval either
-        measures[f"{letter}-Decay"] = Measure(decay if np.isfinite(decay).all() else [np.nan])
+        measures[f"{letter}-Decay"] = over_videos(tracks, decay) if np.isfinite(decay).all() else Measure([np.nan])
     rules = {
         "frames": "without first and last" if semi else "all",
         "void": "background" if semi else "ignored",

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import Record, by_id, read_json, read_records, records
 from tpo_lab.metrics.segments import segment_scores
-from tpo_lab.scoring.files import Record, by_id, read_json, read_records, records
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 MOMENTS = frozenset((first, last) for first in range(6) for last in range(first, 6))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import Record, folders, read_json, record
 from tpo_lab.rle import decode_rle
-from tpo_lab.scoring.files import Record, folders, read_json, record
 from tpo_lab.scoring.masks import Bools, Track, per_track, read_labels, read_mask, region_and_contour, spread, track
 from tpo_lab.scoring.report import Request, Scored, matched
 

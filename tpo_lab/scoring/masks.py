@@ -42,10 +42,23 @@ def track(name: str, pairs: Iterator[tuple[Bools, Bools]]) -> Track:
     return Track(name, rows[:, 0], rows[:, 1])
 
 
-def region_and_contour(tracks: Sequence[Track]) -> dict[str, Measure]:
-    """J&F, J and F: the mean over tracks of the mean over frames."""
+def region_and_contour(tracks: Sequence[Track], *, of_videos: bool = False) -> dict[str, Measure]:
+    """J&F, J and F: the mean over tracks of the mean over frames.
+
+    Args:
+        tracks: of objects or expressions.
+        of_videos: whether tracks are "video/object", so that intervals draw videos with all their objects; else they draw tracks.
+    """
     j, f = (np.array([each.mean() for each in values]) for values in zip(*((one.region, one.contour) for one in tracks), strict=True))
-    return {"J&F": Measure((j + f) / 2), "J": Measure(j), "F": Measure(f)}
+    named = {"J&F": (j + f) / 2, "J": j, "F": f}
+    return {name: over_videos(tracks, values) if of_videos else Measure(values) for name, values in named.items()}
+
+
+def over_videos(tracks: Sequence[Track], values: Floats) -> Measure:
+    """The mean of one value per track, in rows (sum, count) of a video each, so that intervals draw videos."""
+    videos, place = np.unique([each.name.split("/")[0] for each in tracks], return_inverse=True)
+    rows = np.stack([np.bincount(place, weights, len(videos)) for weights in (values, np.ones(len(values)))], axis=1)
+    return Measure(rows, statistic=lambda drawn: float(drawn[:, 0].sum() / drawn[:, 1].sum()))
 
 
 def per_track(tracks: Sequence[Track]) -> dict[str, dict[str, float]]:

@@ -8,8 +8,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import Record, by_id, numbered, read_json, read_jsonl, read_text, record, records, windows, without_scores
 from tpo_lab.metrics.temporal import moment_ious
-from tpo_lab.scoring.files import Record, by_id, numbered, read_json, read_jsonl, read_text, record, records, windows, without_scores
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 THRESHOLDS = (0.3, 0.5, 0.7)

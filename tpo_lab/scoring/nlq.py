@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import Record, by_id, read_json, read_jsonl, record, records, windows, without_scores
 from tpo_lab.metrics.moment_retrieval import hits_at
 from tpo_lab.metrics.temporal import moment_ious
-from tpo_lab.scoring.files import Record, by_id, read_json, read_jsonl, record, records, windows, without_scores
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import Record, by_id, read_jsonl
 from tpo_lab.metrics.highlights import MINIMA, highlight_average_precisions, highlight_hits
 from tpo_lab.metrics.moment_retrieval import AP_THRESHOLDS, AP_WINDOWS, LENGTH_RANGES_SEC, average_precisions, in_length_range
 from tpo_lab.metrics.temporal import moment_ious
-from tpo_lab.scoring.files import Record, by_id, read_jsonl
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import Record, by_id, numbered, numbers, read_records
 from tpo_lab.metrics.region import rec_ious
-from tpo_lab.scoring.files import Record, by_id, numbered, numbers, read_records
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 _ID_FIELDS = ("id", "question_id", "sent_id")

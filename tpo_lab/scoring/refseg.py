@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tpo_lab.errors import MissingExtraError, UsageError
+from tpo_lab.files import Record, by_id, read_records
 from tpo_lab.metrics.masks import cumulative_iou, object_ious, overlap
 from tpo_lab.rle import decode_rle
-from tpo_lab.scoring.files import Record, by_id, read_records
 from tpo_lab.scoring.masks import VOID, Bools, frames, read_labels, read_mask, spread
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 

@@ -80,6 +80,9 @@ def score(benchmark: str, request: Request) -> Report:
     if request.bootstrap:
         intervals = {name: each.interval(request.bootstrap) for name, each in scored.measures.items()}
         detail["intervals"] = {"level": 0.95, **{name: ends for name, ends in intervals.items() if ends is not None}}
-    options = {**scored.rules, "allow_missing": request.allow_missing, "bootstrap": request.bootstrap, "workers": request.workers}
+    rules = dict(scored.rules)
+    if request.allow_missing and not any(name.startswith("missing") for name in rules):
+        rules["missing"] = "left out"
+    options = {**rules, "allow_missing": request.allow_missing, "bootstrap": request.bootstrap, "workers": request.workers}
     metrics = {name: each.percent() for name, each in scored.measures.items()}
     return Report(benchmark, variant, options, scored.counts, metrics, detail)

@@ -26,10 +26,10 @@ class Request:
         variant: which rule of several; "" is the benchmark's default.
         allow_missing: score what both sides have; by default a missing or an extra id is an error.
         bootstrap: resamples of the confidence intervals; 0 for none.
-        workers: processes for masks.
+        workers: processes for masks and tracks.
         pred_qa: the predicted answers (NExT-GQA).
         gt_qa: the questions with their answers (NExT-GQA).
-        progress: hears, for masks, how many videos, objects or expressions are done, and of how many.
+        progress: hears, for masks and tracks, how many videos, objects or expressions are done, and of how many.
     """
 
     pred: Path
@@ -134,17 +134,24 @@ def matched(
     Raises:
         UsageError: ids are missing or extra and that is not allowed (the first ten are named), or nothing is left.
     """
+    if not true:
+        raise UsageError(str(request.gt), expected=f"at least one {what}", got="none")
     wanted, given = set(true), set(predicted)
     missing, extra = [key for key in true if key not in given], [key for key in predicted if key not in wanted]
     for ids, path, problem in ((missing, request.pred, "a prediction for every"), (extra, request.pred, "no other")):
         if ids and not request.allow_missing:
             kind = "missing" if ids is missing else "extra"
-            hint = "--allow-missing scores what both files have, as the official tool can."
-            raise UsageError(str(path), expected=f"{problem} {what} of {request.gt.name}", got=_Listed(kind, ids), hint=hint)
+            hint = "--allow-missing scores all the same, as the official tool can."
+            raise UsageError(str(path), expected=f"{problem} {what} of {request.gt.name}", got=listed(kind, ids), hint=hint)
     shared = [key for key in true if key in given]
     if not shared:
-        raise UsageError(str(request.pred), expected=f"a {what} of {request.gt.name}", got=_Listed("extra", extra))
+        raise UsageError(str(request.pred), expected=f"a {what} of {request.gt.name}", got=listed("extra", extra))
     return shared, Counts(len(given), len(wanted), len(missing), len(extra))
+
+
+def listed(kind: str, ids: Sequence[str]) -> object:
+    """How an error shows ids: "12 missing: " with the first ten, and how many more there are."""
+    return _Listed(kind, ids)
 
 
 class _Listed:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import folders
 from tpo_lab.metrics.masks import contour_accuracy, region_similarity
-from tpo_lab.scoring.files import folders
 from tpo_lab.scoring.masks import Labels, Track, frames, inner_frames, per_track, read_labels, region_and_contour, spread
 from tpo_lab.scoring.report import Request, Scored, matched
 
@@ -48,7 +48,7 @@ def score_sav(request: Request) -> Scored:
         raise UsageError(str(root), expected="an object in a true frame that counts", got="none")
     detail = {"objects": per_track(tracks), "left_out": [each.name for each, tracks in zip(work, found, strict=True) if not tracks]}
     rules = {"frames": "all" if request.variant == "all-frames" else "without first and last", "objects": "from the first frame with them"}
-    return Scored(counts, region_and_contour(tracks), detail, rules)
+    return Scored(counts, region_and_contour(tracks, of_videos=True), detail, rules)
 
 
 def _folders(name: str, pred: Path, true: Path, all_frames: bool) -> list[_Folder]:

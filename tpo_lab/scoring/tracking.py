@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files import entries, folders, read_table, read_text
 from tpo_lab.metrics.tracking import TrackCurves, got10k_ious, got10k_scores, lasot_curves, lasot_scores, stacked_lasot_scores
-from tpo_lab.scoring.files import entries, folders, read_table, read_text
+from tpo_lab.scoring.masks import spread
 from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], float]
 
 _LISTS = frozenset({"testing_set", "training_set"})
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """The files of one sequence: predicted boxes, of one run or several, and true ones; and where the ground truth begins."""
+
+    runs: tuple[Path, ...]
+    true: Path
+    root: Path
+    variant: str = ""
 
 
 def score_lasot(request: Request) -> Scored:
@@ -27,14 +39,8 @@ def score_lasot(request: Request) -> Scored:
     """
     truth, predicted = _lasot_truth(request.gt), _text_files(request.pred)
     names, counts = matched(sorted(predicted), sorted(truth), request, what="sequence")
-    curves = []
-    for name in names:
-        boxes, true = read_table(predicted[name], 4, nan=True), read_table(truth[name], 4, nan=True)
-        absent = _absent(request.gt, truth[name], len(true))
-        try:
-            curves.append(lasot_curves(boxes, true, absent, variant=request.variant))
-        except UsageError as error:
-            raise UsageError(f"{predicted[name]}, {error.argument}", expected=error.expected, got=error.got) from None
+    work = [_Sequence((predicted[name],), truth[name], request.gt, request.variant) for name in names]
+    curves = spread(_lasot_video, work, request)
     rows = np.array([np.concatenate([each.success, each.precision, each.norm_precision]) for each in curves])
     per_video = {name: lasot_scores([each], variant=request.variant) for name, each in zip(names, curves, strict=True)}
     measures = {name: Measure(rows, statistic=_statistic(name, request.variant)) for name in per_video[names[0]]}
@@ -53,7 +59,7 @@ def score_got10k(request: Request) -> Scored:
         raise UsageError(str(request.gt), expected="folders with groundtruth.txt", got="none")
     runs = _runs(request.pred)
     names, counts = matched(sorted(runs), sorted(truth), request, what="sequence")
-    per_video = [np.concatenate([_got10k_video(path, truth[name]) for path in runs[name]]) for name in names]
+    per_video = spread(_got10k_video, [_Sequence(tuple(runs[name]), truth[name], request.gt) for name in names], request)
     # rows of one video: counted frames, and sums over them, so that frames and not videos weigh the same
     rows = np.array([[len(ious), ious.sum(), (ious > 0.5).sum(), (ious > 0.75).sum()] for ious in per_video])
     whole = got10k_scores(np.concatenate(per_video))
@@ -106,8 +112,20 @@ def _flags(path: Path, frames: int) -> NDArray[np.bool_]:
     return flags
 
 
-def _got10k_video(path: Path, truth: Path) -> Floats:
-    boxes, true = read_table(path, 4), read_table(truth, 4)
+def _lasot_video(sequence: _Sequence) -> TrackCurves:
+    (path,) = sequence.runs
+    boxes, true = read_table(path, 4, nan=True), read_table(sequence.true, 4, nan=True)
+    absent = _absent(sequence.root, sequence.true, len(true))
+    try:
+        return lasot_curves(boxes, true, absent, variant=sequence.variant)
+    except UsageError as error:
+        raise UsageError(f"{path}, {error.argument}", expected=error.expected, got=error.got) from None
+
+
+def _got10k_video(sequence: _Sequence) -> Floats:
+    """IoU of the counted frames, of one run after the other."""
+    truth = sequence.true
+    true = read_table(truth, 4)
     if len(true) == 1:
         raise UsageError(str(truth), expected="a box per frame", got=1, hint="The test set's boxes are hidden; its server scores them.")
     cover = read_table(truth.parent / "cover.label", 1)[:, 0]
@@ -115,9 +133,13 @@ def _got10k_video(path: Path, truth: Path) -> Floats:
     size = re.search(r"resolution\s*[:=]\s*\(?\s*([\d.]+)\s*,\s*([\d.]+)", meta)
     if size is None:
         raise UsageError(str(truth.parent / "meta_info.ini"), expected="resolution: (W, H)", got=meta[:80])
-    if len(boxes) != len(true):
-        raise UsageError(str(path), expected=f"one box per frame ({len(true)})", got=len(boxes))
-    return got10k_ious(boxes, true, cover, (float(size.group(1)), float(size.group(2))))
+    found = []
+    for path in sequence.runs:
+        boxes = read_table(path, 4)
+        if len(boxes) != len(true):
+            raise UsageError(str(path), expected=f"one box per frame ({len(true)})", got=len(boxes))
+        found.append(got10k_ious(boxes, true, cover, (float(size.group(1)), float(size.group(2)))))
+    return np.concatenate(found)
 
 
 def _runs(root: Path) -> dict[str, list[Path]]:

@@ -1,6 +1,6 @@
 """Training: `fit` takes a model through the stages of a recipe."""
 
-from tpo_lab.training.data import StageData, by_task, difficulty, task_of
+from tpo_lab.training.data import StageData, by_task, difficulty, groups_of, task_of
 from tpo_lab.training.fitting import fit
 from tpo_lab.training.gradients import GradientWatch
 from tpo_lab.training.interrupt import Interrupted
@@ -19,5 +19,6 @@ __all__ = [
     "by_task",
     "difficulty",
     "fit",
+    "groups_of",
     "task_of",
 ]

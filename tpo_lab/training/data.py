@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tpo_lab.batching import BatchPlan, pack_by_media
 from tpo_lab.errors import UsageError
@@ -25,6 +26,29 @@ def by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     for sample in samples:
         groups.setdefault(task_of(sample), []).append(sample)
     return groups
+
+
+def groups_of(samples: Sequence[Sample] | Mapping[str, Sequence[Sample]], stages: Sequence[Stage]) -> dict[str, dict[str, list[Sample]]]:
+    """By stage, the samples of each task; the same for every stage unless they are given by stage.
+
+    Raises:
+        UsageError: samples are given by stage, and not for all of these.
+    """
+    if not isinstance(samples, Mapping):
+        groups = by_task(samples)
+        return {stage.name: groups for stage in stages}
+    for stage in stages:
+        if stage.name not in samples:
+            raise UsageError("samples", expected=f"samples of stage {stage.name}", got=sorted(samples))
+    return {stage.name: by_task(samples[stage.name]) for stage in stages}
+
+
+def counted(
+    samples: Sequence[Sample] | Mapping[str, Sequence[Sample]], groups: Mapping[str, Mapping[str, Sequence[Sample]]]
+) -> dict[str, Any]:
+    """How many samples each task has; by stage where they are given so. JSON-ready."""
+    found = {stage: {task: len(group) for task, group in tasks.items()} for stage, tasks in groups.items()}
+    return found if isinstance(samples, Mapping) else next(iter(found.values()), {})
 
 
 def difficulty(sample: Sample) -> float:

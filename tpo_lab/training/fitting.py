@@ -18,14 +18,14 @@ from tpo_lab.model import TPOModel
 from tpo_lab.recipes import Recipe
 from tpo_lab.runs import METRICS, RunFolder
 from tpo_lab.sample import Sample
-from tpo_lab.training.data import StageData, by_task
+from tpo_lab.training.data import StageData, counted, groups_of
 from tpo_lab.training.interrupt import stop_on_interrupt
 from tpo_lab.training.loop import STATE, Listener, StageLoop, TrainingOptions
 
 
 def fit(
     model: TPOModel,
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | Mapping[str, Sequence[Sample]],
     recipe: Recipe,
     out: Path | str,
     *,
@@ -38,7 +38,7 @@ def fit(
     """Train a model through the stages of a recipe.
 
     Args:
-        samples: the training data of every task that the stages name.
+        samples: the training data of every task that the stages name; or by stage, where each has its own.
         recipe: is cut to the heads that the model has.
         out: the run folder; `out/checkpoint` is the trained model.
         stage: "1", "2", "2.<head>", "3a", "3b" or "all".
@@ -67,13 +67,13 @@ def fit(
     state_path = out / STATE
     if not resume and (state_path.exists() or (out / METRICS).exists()):
         raise UsageError("out", expected="a folder without a run", got=str(out), hint="Add --resume to go on, or choose another folder.")
-    groups = by_task(samples)
-    data = {entry.name: StageData(groups, entry, options.seed) for entry in stages}
+    groups = groups_of(samples, stages)
+    data = {entry.name: StageData(groups[entry.name], entry, options.seed) for entry in stages}
     state = _read_state(state_path) if resume and state_path.exists() else None
     torch.manual_seed(options.seed)
     model.add_lora(recipe.lora)
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-    counts = {task: len(group) for task, group in groups.items()}
+    counts = counted(samples, groups)
     with accelerator.main_process_first():
         run = RunFolder(out, {"recipe": recipe.to_dict(), "stage": stage, "options": asdict(options), "samples": counts})
     finished: list[str] = []
