@@ -22,7 +22,7 @@ from tpo_lab.errors import MissingExtraError, UsageError
 from tpo_lab.notebooks import execution
 from tpo_lab.notebooks.cells import RESULT
 
-TINY = replace(demo.SMOKE, train_samples=60, val_samples=24, test_samples=24, eval_samples=10, tested=10, examples=2, compositions=10)
+TINY = replace(demo.SMOKE, train_samples=120, val_samples=36, test_samples=36, eval_samples=10, tested=10, examples=2, compositions=10)
 TINY = replace(TINY, recipe="nano-long")
 
 
@@ -110,7 +110,7 @@ class TestPhases:
         for lesson in jobs.LESSONS:
             job.teach(quiet(), lesson, checkpoint)
             checkpoint = f"{tmp_path / lesson.notebook}/run/{lesson.stages[-1]}/checkpoint"
-        assert [Path(values["checkpoint"]).parent.name for values in started] == ["", "1", "2.region", "2.temporal"]
+        assert [Path(values["checkpoint"]).parent.name for values in started] == ["", "1", "2.region", "2.temporal", "2.mask"]
         assert {values["seed"] for values in started} == {7} and {values["steps"] for values in started} == {2}
 
 
@@ -298,12 +298,13 @@ class TestLessons:
         history = tpo.load(run.result["checkpoint"]).provenance.history
         assert [entry["stage"] for entry in history] == ["1", "2.region"]
 
-    def test_the_temporal_head_and_the_joint_training(self, lesson: Callable[[str], Lesson]):
+    def test_the_other_heads_and_the_joint_training(self, lesson: Callable[[str], Lesson]):
         import tpo_lab as tpo
 
-        temporal, joint = lesson("21_temporal_head"), lesson("30_joint_training")
+        temporal, mask, joint = lesson("21_temporal_head"), lesson("22_mask_head"), lesson("30_joint_training")
         assert {"routed", "teacher_forced"} <= set(temporal.result["after"]["temporal"])
+        assert {"routed", "teacher_forced"} <= set(mask.result["after"]["mask"]) and min(mask.result["gradient_norms"].values()) > 0
         assert set(joint.result["plain_questions"]) == {"base", "start", "after 3a", "after 3b"}
         trained = tpo.load(joint.result["checkpoint"])
-        assert [entry["stage"] for entry in trained.provenance.history] == ["1", "2.region", "2.temporal", "3a", "3b"]
+        assert [entry["stage"] for entry in trained.provenance.history] == ["1", "2.region", "2.temporal", "2.mask", "3a", "3b"]
         assert {"vision.", "connector."} <= trained.trained_backbone_parts

@@ -75,8 +75,8 @@ def without_masks(recipe: Recipe) -> Recipe:
     """The recipe whose joint stages ask the mask head nothing."""
     stages = []
     for stage in recipe.stages:
-        data = {task: weight for task, weight in stage.data.items() if task != "mask"}
-        stages.append(replace(stage, data=data) if stage.name in STAGES else stage)
+        data, losses = ({name: weight for name, weight in weights.items() if name != "mask"} for weights in (stage.data, stage.losses))
+        stages.append(replace(stage, data=data, losses=losses) if stage.name in STAGES else stage)
     return replace(recipe, stages=tuple(stages))
 
 

@@ -38,6 +38,8 @@ REQUIRED: dict[str, str] = {
     "av": "",
     "scipy": "",
     "pandas": "",
+    "ijson": "",
+    "pyyaml": "",
 }
 """The distributions the library cannot do without, each with the oldest version that works ("" = any)."""
 

@@ -25,8 +25,8 @@ def test_inspect_counts_every_tensor_of_the_file(call, trained: Path):
     assert {name: tuple(entry["shape"]) for name, entry in found["tensors"].items()} == {n: tuple(t.shape) for n, t in tensors.items()}
     assert found["parts"]["heads.region"]["parameters"] == sum(t.numel() for n, t in tensors.items() if n.startswith("heads.region."))
     assert sum(row["tensors"] for row in found["parts"].values()) == len(tensors)
-    assert (found["num_frames"], [head["name"] for head in found["heads"]]) == (4, ["region", "temporal"])
-    assert [entry["stage"] for entry in found["history"]] == ["1", "2.temporal", "2.region", "3a", "3b"]
+    assert (found["num_frames"], [head["name"] for head in found["heads"]]) == (4, ["region", "temporal", "mask"])
+    assert [entry["stage"] for entry in found["history"]] == ["1", "2.temporal", "2.mask", "2.region", "3a", "3b"]
     assert "fingerprints" not in found
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from tpo_lab import tracking
+from tpo_lab import checkpoint, tracking
 from tpo_lab.answer import Answer
 from tpo_lab.cli.command import Stopped
 from tpo_lab.cli.footage import Tracks, write_frames, write_overlay, write_tracks
@@ -330,7 +330,7 @@ def test_wrong_option_is_a_sentence(call, sam: Path, clip: Path, tmp_path: Path,
     assert not (tmp_path / "o").exists()
 
 
-def test_wrong_models_are_sentences(call, sam: Path, trained: Path, clip: Path, tmp_path: Path):
+def test_wrong_models_are_sentences(call, sam: Path, tiny, clip: Path, tmp_path: Path):
     def told(model: object) -> str:
         done = call("track", model, clip, "--point", "1,2", "--out", tmp_path / "o")
         assert done.status == 2 and not (tmp_path / "o").exists()
@@ -339,7 +339,8 @@ def test_wrong_models_are_sentences(call, sam: Path, trained: Path, clip: Path, 
     assert "got 'nano-sam'. Did you mean 'nano-sam2'" in told("nano-sam")
     assert "expected an official SAM2 .pt file" in told(tmp_path / "absent.pt")
     assert "expected a folder with tpo.json" in told(tmp_path)
-    assert "a checkpoint with a mask head, got 'a checkpoint with region, temporal'" in told(trained)
+    checkpoint.save(tiny, tmp_path / "without_masks")
+    assert "a checkpoint with a mask head, got 'a checkpoint with region, temporal'" in told(tmp_path / "without_masks")
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((sam / "config.json").read_bytes())

@@ -28,9 +28,9 @@ def metrics(run: Path) -> list[dict]:
 
 
 def test_run_folder_holds_every_stage(trained: Path):
-    assert [line["stage"] for line in metrics(trained)] == ["1", "2.temporal", "2.region", "3a", "3b"]
+    assert [line["stage"] for line in metrics(trained)] == ["1", "2.temporal", "2.mask", "2.region", "3a", "3b"]
     config = json.loads((trained / "config.json").read_text())
-    assert [stage["steps"] for stage in config["recipe"]["stages"]] == [1] * 5
+    assert [stage["steps"] for stage in config["recipe"]["stages"]] == [1] * 6
     assert (trained / "checkpoint" / "tpo.safetensors").exists()
 
 
@@ -91,7 +91,7 @@ def test_dry_run_prints_recipe_and_freeze_tables_and_trains_nothing(call, data: 
     assert done.status == 0, done.err
     assert "LoRA rank 4 alpha 32" in done.words and "0.0625" in done.words
     assert "stage 2.temporal: the temporal head and its task token" in done.words
-    assert "2.mask" not in done.words
+    assert "stage 2.mask: the mask head and its task token" in done.words
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,7 +136,7 @@ def test_data_and_out_are_needed_unless_nothing_is_trained(call, words: list[str
 def test_data_without_a_task_of_the_stage_is_refused(call, data: Path, tmp_path: Path):
     write(tmp_path / "talk.jsonl", [sample for sample in read(data) if sample.meta["task"] == "conversation"])
     done = call("train", "--data", tmp_path / "talk.jsonl", "--out", tmp_path / "r", "--stage", "1")
-    assert done.status == 2 and "data of stage 1: expected samples of temporal, region, got 'conversation" in done.err
+    assert done.status == 2 and "data of stage 1: expected samples of temporal, mask, region, got 'conversation" in done.err
 
 
 def test_folder_with_a_run_is_kept(call, data: Path, trained: Path):

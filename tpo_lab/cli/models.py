@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,11 +62,7 @@ def open_follower(name: str) -> TPOModel | Sam2VideoModel:
         UsageError: there is no such model, or it cannot be read.
     """
     import torch
-    from transformers.utils import logging
 
-    # a bar for a file of a few megabytes says nothing, and stays on the screen
-    silence: Callable[[], None] = logging.disable_progress_bar
-    silence()
     place = Path(name)
     # a hub id has an owner and a name; what lies below an existing folder is a path with a slip in it
     on_hub = name.count("/") == 1 and not place.exists() and not place.parent.exists()

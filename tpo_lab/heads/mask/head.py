@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 LARGEST_TARGET = 256
 """Masks are compared at SAM2's own image size, at most at this."""
+LARGE_BYTES = 100 << 20
+"""Weights whose loading takes long enough for a progress bar."""
 FRAMES_AT_ONCE = 64
 """Frames that the image encoder sees at once."""
 
@@ -293,7 +296,26 @@ def load_named(name: str, image_size: int | None) -> Sam2VideoModel:
     from tpo_lab.backbones import shipped
     from tpo_lab.sam2.weights import load_sam2
 
-    return load_sam2(shipped(SHIPPED) if name == SHIPPED else name, image_size=image_size)
+    place = shipped(SHIPPED) if name == SHIPPED else name
+    with _bar_for_large_files(Path(place)):
+        return load_sam2(place, image_size=image_size)
+
+
+@contextmanager
+def _bar_for_large_files(folder: Path) -> Iterator[None]:
+    """A bar for a file of a few megabytes says nothing, and stays on the screen."""
+    from transformers.utils import logging
+
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else LARGE_BYTES
+    turn: dict[str, Callable[[], None]] = {"off": logging.disable_progress_bar, "on": logging.enable_progress_bar}
+    was_on = logging.is_progress_bar_enabled()
+    if size < LARGE_BYTES:
+        turn["off"]()
+    try:
+        yield
+    finally:
+        if was_on:
+            turn["on"]()
 
 
 def _shorten(bank: MemoryBank, rows: int) -> None:
