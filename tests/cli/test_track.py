@@ -19,7 +19,8 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from tpo_lab import checkpoint, tracking
+from tpo_lab import checkpoint as checkpoints
+from tpo_lab import tracking
 from tpo_lab.answer import Answer
 from tpo_lab.cli.command import Stopped
 from tpo_lab.cli.footage import Tracks, write_frames, write_overlay, write_tracks
@@ -339,7 +340,7 @@ def test_wrong_models_are_sentences(call, sam: Path, tiny, clip: Path, tmp_path:
     assert "got 'nano-sam'. Did you mean 'nano-sam2'" in told("nano-sam")
     assert "expected an official SAM2 .pt file" in told(tmp_path / "absent.pt")
     assert "expected a folder with tpo.json" in told(tmp_path)
-    checkpoint.save(tiny, tmp_path / "without_masks")
+    checkpoints.save(tiny, tmp_path / "without_masks")
     assert "a checkpoint with a mask head, got 'a checkpoint with region, temporal'" in told(tmp_path / "without_masks")
     broken = tmp_path / "broken"
     broken.mkdir()
