@@ -48,7 +48,7 @@ def train(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; its checkpoint/ is the trained model.")] = None,
     head: Annotated[
         list[str],
-        typer.Option(metavar="NAME|JSON", help="A head of a new model, with settings as JSON; repeatable. Default: region, temporal."),
+        typer.Option(metavar="NAME|JSON", help="A head of a new model, settings as JSON; repeatable. Default: all three."),
     ] = [],  # noqa: B006
     stage: Annotated[str, typer.Option(metavar="1|2|2.HEAD|3a|3b|all", help="Which stages to run.")] = "all",
     checkpoint: Annotated[str | None, typer.Option(metavar="DIR", help="Start from this checkpoint, not from a backbone.")] = None,
