@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -130,3 +134,84 @@ def test_formats_lists_all_and_shows_one(call):
     assert all(each["home"] and each["licence"] and each["layout"] and each["asks_for"] for each in listed)
     assert "CC BY-NC-SA 4.0" in call("data", "formats", "qvhighlights").words
     assert call("data", "formats", "qvhighlight").status == 2
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A mixture of two data sets in two stages, one of whose files is missing."""
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "train.jsonl").write_bytes(TINY.read_bytes())
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: mine\n"
+        "datasets:\n"
+        "  q: {format: qvhighlights, path: q/train.jsonl, split: train}\n"
+        "  gone: {path: gone/train.jsonl, media: gone/videos}\n"
+        'stages: {"1": [{of: {q: 2}, samples: 5}], "2.temporal": [{of: [gone]}]}\n'
+    )
+    return path
+
+
+def test_mixture_says_what_is_there_and_what_is_missing(call, mixed: Path):
+    done = call("data", "mixture", mixed, "--json")
+    assert done.status == 1
+    assert [(row["name"], row["there"], row["stages"]) for row in done.document["datasets"]] == [
+        ("q", "yes", "1"),
+        ("gone", "no", "2.temporal"),
+    ]
+    assert [(each["what"], each["path"]) for each in done.document["missing"]] == [
+        ("path", str(mixed.parent / "gone/train.jsonl")),
+        ("media", str(mixed.parent / "gone/videos")),
+    ]
+    assert f"missing: {mixed.parent / 'gone/videos'} (gone, media)" in call("data", "mixture", mixed).words
+    assert call("data", "mixture", mixed, "--stage", "1").status == 0
+
+
+def test_mixture_writes_the_samples_of_a_stage(call, mixed: Path, tmp_path: Path):
+    done = call("data", "mixture", mixed, "--stage", "1", "--out", tmp_path / "out", "--json")
+    assert done.status == 0, done.err
+    samples = read(tmp_path / "out" / "1.jsonl")
+    assert done.document["files"]["1"]["samples"] == len(samples) == 5
+    assert samples[0].media_path.resolve().parent == (tmp_path / "q").resolve()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["papr"], "Did you mean 'paper'?"),
+        (["none.yaml"], "mixture: expected an existing YAML file, got 'none.yaml'."),
+        (["MIXED", "--stage", "2"], "stage of mixture mine: expected one of 1, 2.temporal, got '2'."),
+        (["MIXED", "--out", "OUT"], "mixture mine: expected all of its files, got '2 missing: "),
+        (["paper", "--root", "OUT", "--stage", "1", "--out", "OUT"], "mixture paper: expected all of its files, got "),
+    ],
+)
+def test_wrong_mixtures(call, mixed: Path, tmp_path: Path, words: list[str], message: str):
+    names = {"MIXED": mixed, "OUT": tmp_path / "o"}
+    done = call("data", "mixture", *(names.get(word, word) for word in words))
+    assert (done.status, done.out) == (2, "") and message in " ".join(done.err.split())
+    assert not (tmp_path / "o").exists()
+
+
+def test_training_takes_a_mixture_and_refuses_a_root_without_one(call, mixed: Path, tmp_path: Path):
+    done = call("train", "--data", mixed, "--out", tmp_path / "r", "--stage", "2.temporal")
+    assert done.status == 2 and "mixture mine: expected all of its files" in done.err
+    done = call("train", "--data", TINY, "--root", tmp_path, "--out", tmp_path / "r")
+    assert done.status == 2 and "--root: expected none without a mixture in --data" in done.err
+    done = call("train", "--data", mixed, "--data", TINY, "--out", tmp_path / "r")
+    assert done.status == 2 and "--data: expected one mixture, or files of samples" in done.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_interrupted_conversion_leaves_the_file_as_it_was(tmp_path: Path):
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    row = json.loads(TINY.read_text().splitlines()[0])
+    rows.write_text("".join(json.dumps({**row, "qid": place}) + "\n" for place in range(200_000)))
+    out.write_text("as it was")
+    words = [sys.executable, "-m", "tpo_lab", "data", "convert", "qvhighlights", str(rows), "--out", str(out)]
+    job = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    while not list(tmp_path.glob(".out.jsonl.*")):
+        time.sleep(0.05)
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130 and "Interrupted." in err
+    assert out.read_text() == "as it was" and not list(tmp_path.glob(".out*"))
