@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from tpo_lab.backbones.base import VideoFeatures
 from tpo_lab.batch import Row
@@ -36,7 +34,6 @@ class FeatureCache:
         self.model = model
         self.keep_frames = any("frame_features" in head.needs and head.features is None for head in map(model.head, model.heads))
         self._kept: dict[str, VideoFeatures] = {}
-        self._vision: list[nn.Module] | None = None
         self._free = limit_bytes
         self._disk = None if folder is None else DiskFeatures(folder, model)
 
@@ -52,29 +49,18 @@ class FeatureCache:
     def _encode(self, rows: Mapping[str, Row]) -> dict[str, VideoFeatures]:
         if not rows:
             return {}
-        with self._vision_evaluating():
+        training = self.model.training
+        self.model.eval()
+        try:
             made = {key: self._encoded(row) for key, row in rows.items()}
+        finally:
+            self.model.train(training)
         for key, both in made.items():
             size = both.tokens.nbytes + both.frames.nbytes
             if size <= self._free:
                 self._free -= size
                 self._kept[key] = both
         return made
-
-    @contextmanager
-    def _vision_evaluating(self) -> Iterator[None]:
-        """The vision side alone, since going through all of a small model takes a twentieth of its step."""
-        prefixes = tuple(prefix for part in ("vision", "connector") for prefix in self.model.backbone.parts()[part])
-        if self._vision is None:
-            self._vision = [each for name, each in self.model.backbone.model.named_modules() if f"{name}.".startswith(prefixes)]
-        training = [each for each in self._vision if each.training]
-        for each in training:
-            each.training = False
-        try:
-            yield
-        finally:
-            for each in training:
-                each.training = True
 
     def _encoded(self, row: Row) -> VideoFeatures:
         """From disk where it is there, in half precision; without the patches that no head needs."""
