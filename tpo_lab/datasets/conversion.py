@@ -115,7 +115,7 @@ def converted(
         def checked() -> Iterator[Sample]:
             for sample in reading:
                 yield sample if keep_raw else _without_raw(sample)
-            require_few(reading, limit, dropped)
+            _require_few(reading, limit, dropped)
             if not reading.samples:
                 got = f"{reading.records} records, all dropped; the first: {drops.first[0]}" if drops.first else "none"
                 raise UsageError(str(source.path), expected=f"at least one record that {form.name} can be read from", got=got)
@@ -172,7 +172,7 @@ def submitted(form: Format, samples: Path, out: Path) -> int:
     return form.write(iter_samples(samples), out)
 
 
-def require_few(reading: Reading, limit: Limit, dropped: Path | None) -> None:
+def _require_few(reading: Reading, limit: Limit, dropped: Path | None) -> None:
     """Raises `TooManyDropped` where the limit is exceeded."""
     count = sum(reading.dropped.values())
     if limit.exceeded(count, reading.records):

@@ -14,6 +14,9 @@ import numpy as np
 from tpo_lab.errors import UsageError
 from tpo_lab.files.record import Floats, Record, record, records
 
+_TEXT_OR_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])')
+"""Texts are matched as a whole, so that commas inside them stay."""
+
 
 def entries(root: Path) -> list[Path]:
     """What a folder holds, in order.
@@ -49,24 +52,32 @@ def read_text(path: Path) -> str:
         raise UsageError(str(path), expected="UTF-8 text", got=f"byte {error.start} is none") from None
 
 
-def read_json(path: Path, *, trailing_commas: bool = False) -> Any:
+def read_json(path: Path, *, trailing_commas: bool = False, constants: bool = True) -> Any:
     """The document of a JSON file.
+
+    Args:
+        path: the file.
+        trailing_commas: pass over commas before a closing bracket.
+        constants: take NaN and Infinity for numbers, as Python writes them; JSON has none.
 
     Raises:
         UsageError: the file is no UTF-8 JSON; line and column are named.
     """
     text = read_text(path)
+    if trailing_commas:
+        text = _TEXT_OR_COMMA.sub(lambda found: found[1] or "", text)
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=None if constants else _refuse_constant)
     except RecursionError:
         raise UsageError(str(path), expected="JSON", got="lists or objects nested too deep") from None
     except json.JSONDecodeError as error:
-        if trailing_commas:
-            try:
-                return json.loads(re.sub(r",(\s*[\]}])", r"\1", text))
-            except json.JSONDecodeError:
-                pass
         raise UsageError(f"{path}, line {error.lineno}", expected="JSON", got=f"{error.msg}, column {error.colno}") from None
+    except ValueError as error:  # a constant, or a number of more digits than Python reads
+        raise UsageError(str(path), expected="JSON", got=str(error)) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_jsonl(path: Path) -> list[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 
 _PREFIXES = (
     "The best answer is",
@@ -13,6 +14,12 @@ _PREFIXES = (
     "Best answer:Best option:",
 )
 _STRICT = re.compile(r"\(?([A-Za-z])\)?[.:]?(?:\s.*)?", re.DOTALL)
+
+
+def question_key(video: str, question: str) -> str:
+    """What tells a question without an id from others: its video's name and its words, without a template "Question: ...\\nOptions:"."""
+    words = question.split("\nOptions:")[0].removeprefix("Question:")
+    return f"{PurePath(video).name}: {' '.join(words.split())}"
 
 
 def strict_letter(answer: str) -> str | None:

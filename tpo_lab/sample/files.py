@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files.writing import replaced
 from tpo_lab.sample.rules import SHOWN_CHARACTERS, Problem, shorten
 from tpo_lab.sample.schema import SCHEMA, Sample
 
@@ -68,20 +69,14 @@ def write(path: str | os.PathLike[str], samples: Iterable[Sample]) -> int:
         UsageError: two samples share an id, or `meta` holds what JSON cannot.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     ids: set[str] = set()
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps({"schema": SCHEMA}) + "\n")
-            for sample in samples:
-                if sample.id in ids:
-                    raise UsageError("samples", expected="ids that differ", got=sample.id)
-                ids.add(sample.id)
-                file.write(_to_line(sample, path.parent))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replaced(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps({"schema": SCHEMA}) + "\n")
+        for sample in samples:
+            if sample.id in ids:
+                raise UsageError("samples", expected="ids that differ", got=sample.id)
+            ids.add(sample.id)
+            file.write(_to_line(sample, path.parent))
     return len(ids)
 
 

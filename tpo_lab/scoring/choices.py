@@ -6,7 +6,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -259,6 +259,4 @@ def _answer(row: Record) -> str:
 
 
 def _text_key(row: Record) -> str:
-    """Video and question; the template "Question: ...\\nOptions:" around a question is cut off."""
-    question = row.text("question").split("\nOptions:")[0].removeprefix("Question:")
-    return f"{PurePath(str(row.fields.get('video', ''))).name}: {' '.join(question.split())}"
+    return rules.question_key(str(row.fields.get("video", "")), row.text("question"))

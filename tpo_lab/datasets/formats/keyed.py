@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import PurePath
 
 from tpo_lab.files import BadRecord, Record, Streamed
+from tpo_lab.metrics.multiple_choice import question_key
 
 
 def keyed(rows: Iterator[Streamed], **beside: str) -> Iterator[Streamed]:
@@ -29,8 +29,7 @@ class QuestionKeys:
 
     def of(self, row: Record) -> str:
         """The key of the next question; call it once for every row, in order."""
-        question = str(row.fields.get("question", "")).split("\nOptions:")[0].removeprefix("Question:")
-        key = f"{PurePath(str(row.fields.get('video', ''))).name}: {' '.join(question.split())}"
+        key = question_key(str(row.fields.get("video", "")), str(row.fields.get("question", "")))
         # eight bytes a key, so that many stay small
         self._seen[hash(key)] += 1
         count = self._seen[hash(key)]

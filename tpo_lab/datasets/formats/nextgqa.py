@@ -13,14 +13,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tpo_lab.datasets.formats.documents import read_document
 from tpo_lab.datasets.formats.format import Format, Source
 from tpo_lab.datasets.formats.multiple_choice import LETTERS, Choice, choice_sample, letter_of, options_under, right_by_text
 from tpo_lab.datasets.formats.submission import ranked_windows, raw_of, write_text
 from tpo_lab.datasets.formats.turns import plain
 from tpo_lab.datasets.formats.windows import spans
 from tpo_lab.errors import UsageError
-from tpo_lab.files import Record, Streamed, record, stream_csv
+from tpo_lab.files import Record, Streamed, read_json, record, stream_csv
 from tpo_lab.sample import Sample
 
 COLUMNS = ("video_id", "question", "qid", "a0", "a1", "a2", "a3", "a4")
@@ -36,8 +35,8 @@ def rows(source: Source) -> Iterator[Streamed]:
     name = f"gsub_{source.path.name.split('.')[0]}.json"
     place = source.beside("gsub", name) if grounded else source.finds("gsub", name)
     folders = source.finds("map", "map_vid_vidorID.json")
-    spans_of = {} if place is None else record(str(place), read_document(place)).fields
-    paths = None if folders is None else record(str(folders), read_document(folders)).fields
+    spans_of = {} if place is None else record(str(place), read_json(place, constants=False)).fields
+    paths = None if folders is None else record(str(folders), read_json(folders, constants=False)).fields
     for row in stream_csv(source.path, COLUMNS):
         yield _joined(row, spans_of, paths) if isinstance(row, Record) else row
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tpo_lab.datasets.formats.boxes import LARGEST_PX
 from tpo_lab.errors import UsageError
 from tpo_lab.files import Record
 from tpo_lab.rle import decode_rle, encode_rle
@@ -19,7 +20,6 @@ Bools = NDArray[np.bool_]
 
 _LETTERS = re.compile(r"[0-o]+")
 _WHOLE = re.compile(r"[P-o]*[0-O]")
-_MOST_PIXELS = 2**28
 _BITS, _MORE, _SIGN, _FIRST = 5, 0x20, 0x10, 48
 
 
@@ -37,7 +37,7 @@ def checked(record: Record, field: str, value: Any) -> Rle | None:
         raise record.bad(field, "rle", "run lengths with 'size' and 'counts', or null", value)
     size, counts = value["size"], value["counts"]
     is_size = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
-    if not is_size or size[0] * size[1] > _MOST_PIXELS:
+    if not is_size or size[0] * size[1] > LARGEST_PX:
         raise record.bad(f"{field}.size", "rle", "a height and a width in pixels", size)
     # the last letter of a number lies below "P"
     if not isinstance(counts, str) or not _LETTERS.fullmatch(counts) or counts[-1] >= "P":

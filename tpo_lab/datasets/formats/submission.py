@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tpo_lab.errors import UsageError
+from tpo_lab.files.writing import replaced
 from tpo_lab.sample import Sample
 
 
@@ -52,15 +51,3 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file; on any failure `path` is left as it was."""
     with replaced(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of `path` when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tpo_lab.datasets.formats.documents import read_document
 from tpo_lab.datasets.formats.format import Format, Source
 from tpo_lab.datasets.formats.multiple_choice import Choice, answer_of, choice_sample, options_in, right_by_letter, write_rows
 from tpo_lab.datasets.formats.submission import raw_of
 from tpo_lab.errors import UsageError
-from tpo_lab.files import BadRecord, Record, Streamed, record
+from tpo_lab.files import BadRecord, Record, Streamed, read_json, record
 from tpo_lab.sample import Sample
 
 _OF_VIDEO = ("video_id", "videoID", "url", "duration", "domain", "sub_category")
@@ -22,7 +21,7 @@ _OF_VIDEO = ("video_id", "videoID", "url", "duration", "domain", "sub_category")
 
 def rows(source: Source) -> Iterator[Streamed]:
     """Every question with the fields of its video. The file is read as a whole: it is small, and is no JSON as published."""
-    document = read_document(source.path, trailing_commas=True)
+    document = read_json(source.path, trailing_commas=True, constants=False)
     if not isinstance(document, list):
         raise UsageError(str(source.path), expected="a list of videos", got=type(document).__name__)
     for place, row in enumerate(document):
