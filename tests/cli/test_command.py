@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -293,6 +294,31 @@ def test_bars_in_a_log_say_a_line_at_every_tenth(monkeypatch: pytest.MonkeyPatch
     lines = log.getvalue().splitlines()
     assert lines[:2] == ["stage 1: 4/40 mlm 4", "stage 1: 8/40 mlm 8"]
     assert (len(lines), lines[-1]) == (11, "samples: 3/3")
+
+
+def interrupted(then: type[Exception] | None) -> None:
+    """A callback of compiled code in which Ctrl-C arrives, and which makes another error of it, or none."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        if then is not None:
+            raise then from None
+
+
+@pytest.mark.parametrize("then", [None, ValueError])
+def test_ctrl_c_that_a_library_swallows_still_stops_the_work(then: type[Exception] | None):
+    before, done = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt), screen.Bars() as bars:
+        for number in range(3):
+            bars.count("records", number)
+            done.append(number)
+            interrupted(then)
+    assert done == [0] and signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_that_no_ctrl_c_caused_stays_itself():
+    with pytest.raises(ValueError, match="mine"), screen.Bars():
+        raise ValueError("mine")
 
 
 def test_bars_on_a_terminal_show_losses_per_part(monkeypatch: pytest.MonkeyPatch):

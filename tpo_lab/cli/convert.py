@@ -63,7 +63,8 @@ def convert(
 
     chosen = format_named(form)
     if back:
-        count = submitted(chosen, source, out)
+        with Bars() as bars:
+            count = submitted(chosen, source, out, progress=lambda done: bars.count("predictions", done))
         return Result({"format": form, "file": str(out), "predictions": count}, f"{count} predictions: {out}")
     where = source_of(chosen, source, media=media, split=split, variant=variant, clip=clip, sides=with_)
     with Bars() as bars:

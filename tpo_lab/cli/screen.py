@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from tpo_lab.errors import TPOError
 
 if TYPE_CHECKING:
     from rich.box import Box
@@ -93,12 +97,18 @@ def plain(value: Any) -> Any:
 
 
 class Bars:
-    """Progress bars, one for each name; where standard error is no terminal, a line at every tenth of the way."""
+    """Progress bars, one for each name; where standard error is no terminal, a line at every tenth of the way.
+
+    While they are shown, Ctrl-C is not lost: what interrupts a callback of compiled code (pydantic's, for one) comes back from it as
+    another error, or not at all.
+    """
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._said = time.monotonic()
+        self._interrupted = False
+        self._previous: Any = None
 
     def __enter__(self) -> Bars:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -113,14 +123,29 @@ class Bars:
             )
             self._progress = Progress(*columns, console=screen())
             self._progress.start()
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._previous = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
         if self._progress is not None:
             self._progress.stop()
+        if self._interrupted and isinstance(error, Exception) and not isinstance(error, TPOError):
+            raise KeyboardInterrupt from error
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def _stop_if_interrupted(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def move(self, name: str, done: int, total: int, note: str = "") -> None:
         """Says how far the work called `name` has come."""
+        self._stop_if_interrupted()
         if self._progress is None:
             every = max(total // _LINES_PER_STAGE, 1)
             if done % every == 0 or done >= total:
@@ -133,6 +158,7 @@ class Bars:
 
     def count(self, name: str, done: int) -> None:
         """Says how far work has come whose end is not known."""
+        self._stop_if_interrupted()
         if self._progress is None:
             if time.monotonic() - self._said >= _SECONDS_A_LINE:
                 self._said = time.monotonic()

@@ -161,15 +161,28 @@ def check_samples(path: Path, drops: DropFile, *, media: bool = False, progress:
     return Checked(read, bad)
 
 
-def submitted(form: Format, samples: Path, out: Path) -> int:
+def submitted(form: Format, samples: Path, out: Path, *, progress: Callable[[int], None] | None = None) -> int:
     """Writes samples whose targets are a model's answers in the form that the official evaluation takes; returns how many.
+
+    Args:
+        form: the format to write.
+        samples: a JSONL file.
+        out: the submission.
+        progress: hears how many samples were read.
 
     Raises:
         UsageError: the format has no such form, or a sample was not made of one of its records.
     """
     if form.write is None:
         raise UsageError("--back", expected="a format whose predictions are submitted", got=form.name)
-    return form.write(iter_samples(samples), out)
+
+    def heard() -> Iterator[Sample]:
+        for count, sample in enumerate(iter_samples(samples), start=1):
+            if progress:
+                progress(count)
+            yield sample
+
+    return form.write(heard(), out)
 
 
 def _require_few(reading: Reading, limit: Limit, dropped: Path | None) -> None:
