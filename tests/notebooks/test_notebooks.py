@@ -38,7 +38,7 @@ def parsed(source: str) -> ast.Module:
 
 
 def test_all_notebooks_are_there():
-    assert NAMES == ["00_tour", "10_tokens_and_routing", "20_region_head", "21_temporal_head", "22_mask_head", "30_joint_training"]
+    assert NAMES == ["00_tour", "10_tokens_and_routing", "20_region_head", "21_temporal_head", "22_mask_head", "40_joint_training"]
 
 
 @pytest.mark.parametrize("name", NAMES)
