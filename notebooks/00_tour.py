@@ -49,11 +49,12 @@ tasks = {sample.meta["task"]: sample for sample in samples}
 clip_sheet(list(tasks.values()))
 
 # %% [markdown]
-# Read the answers below the questions. A plain question is answered in words. The other two are answered by a **marker**: `<region>` says *ask the head that draws boxes*,
-# `<temporal>` says *ask the head that finds moments*. The numbers are not in the text at all: they are the sample's **targets**.
+# Read the answers below the questions. A plain question is answered in words. The others are answered by a **marker**: `<region>` says *ask the head that draws boxes*,
+# `<temporal>` says *ask the head that finds moments*, `<mask>` and `<track>` say *ask the head that outlines and follows*. The numbers are not in the text at all: they are the
+# sample's **targets**.
 
 # %%
-[(task, sample.targets.model_dump(exclude_none=True)) for task, sample in tasks.items()]
+[(task, sample.targets.model_dump(exclude_none=True)) for task, sample in tasks.items() if task != "mask"]
 
 # %%
 assert {"conversation", "region", "temporal"} <= set(tasks), f"expected a sample of every task, got {sorted(tasks)}"
@@ -121,10 +122,30 @@ model.tokens.ids.route, model.tokens.ids.slot
 {name: tuple(vector.shape) for name, vector in model.tokens.task.items()}
 
 # %%
-model.head("region"), model.head("temporal")
+{name: type(head).__name__ for name, head in model.heads.items()}
 
 # %%
 assert set(model.tokens.task) == set(model.heads), "every head has one task token"
+
+# %% [markdown]
+# ### Exercise 2: how large is what TPO adds?
+#
+# A task token is one vector, as long as a hidden state of the language model. How many numbers do all task tokens of this model hold together? Compute it from `model`.
+# *You should spend up to 5 minutes on this.*
+
+# %% tags=["exercise"]
+numbers = ...
+
+# %% [markdown] tags=["hint"]
+# `model.tokens.task` holds one vector for each head, by the head's name. `vector.numel()` counts.
+
+# %% tags=["solution"]
+numbers = sum(vector.numel() for vector in model.tokens.task.values())
+
+# %% tags=["check"]
+assert numbers is not ..., "exercise 2: expected a number, got ..."
+width = next(iter(model.tokens.task.values())).numel()
+assert numbers == width * len(model.heads), f"exercise 2: expected {len(model.heads)} vectors of {width} numbers, got {numbers}"
 
 # %% [markdown]
 # ## 4. Does it know which task it is asked?

@@ -1,10 +1,10 @@
-"""Makes the notebooks from their sources: `python tools/course.py` writes them, `--check` says which are out of date.
+"""Makes the notebooks, and their table in notebooks/README.md, from their sources: `python tools/course.py` writes, `--check` only looks.
 
 A source is `notebooks/NN_name.py` in the percent form of jupytext. Of each come two notebooks without outputs:
 `notebooks/NN_name.ipynb`, in which the exercises are open, and `notebooks/solutions/NN_name.ipynb`, which runs from top to bottom.
 
-Tags of cells: `parameters`, once. An exercise is a cell tagged `exercise`, whose code runs and answers nothing; cells of text tagged `hint`,
-if any; a cell tagged `solution`; and a cell tagged `check`, which fails on a wrong answer and on none.
+Tags of cells: `parameters`, once. An exercise is a cell tagged `exercise`, whose code runs and answers nothing; cells of text tagged
+`hint`, if any; a cell tagged `solution`; and a cell tagged `check`, which fails on a wrong answer and on none.
 """
 
 from __future__ import annotations
@@ -26,6 +26,19 @@ REPOSITORY = "tpo-lab/tpo-lab"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}, "license": "Apache-2.0"}
 TAGS = ("parameters", "exercise", "hint", "solution", "check")
+BEGIN, END = "<!-- notebooks: written by tools/course.py -->", "<!-- end of notebooks -->"
+BUTTONS = (
+    (
+        "Open in Colab",
+        "https://colab.research.google.com/assets/colab-badge.svg",
+        "https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name}.ipynb",
+    ),
+    (
+        "Open in Binder",
+        "https://mybinder.org/badge_logo.svg",
+        "https://mybinder.org/v2/gh/{repository}/main?labpath=notebooks/{name}.ipynb",
+    ),
+)
 INSTALL = f"""# only where nothing is installed yet, as on a fresh machine in the cloud
 from importlib.util import find_spec
 
@@ -122,13 +135,55 @@ def made() -> dict[Path, str]:
         for folder, chosen in ((SOURCES, unsolved(cells)), (SOURCES / "solutions", solved(cells))):
             text = json.dumps(notebook(source.stem, chosen), indent=1, ensure_ascii=False) + "\n"
             found[folder / f"{source.stem}.ipynb"] = text
-    return found
+    page = SOURCES / "README.md"
+    return {**found, page: with_table(page.read_text(encoding="utf-8"))}
+
+
+def with_table(page: str) -> str:
+    """The page with the table of the notebooks as it is now.
+
+    Raises:
+        Malformed: the page has no place for it.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise Malformed(f"notebooks/README.md: expected the lines {BEGIN} and {END}")
+    rows = ["| notebook | question | time on two CPU cores | open it elsewhere |", "|---|---|---|---|", *map(row, sources())]
+    table = "\n".join(rows)
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def row(source: Path) -> str:
+    """A line of the table: what the first cell of a notebook says."""
+    first = cells_of(source)[0]["text"]
+    title = first.splitlines()[0].lstrip("# ")
+    name = f"[{source.stem}]({source.stem}.ipynb)<br>{title} ([solved](solutions/{source.stem}.ipynb))"
+    time = said(source, first, "Time and hardware").partition(";")[0].rstrip(".")
+    return f"| {name} | {said(source, first, 'Question')} | {time} | {' '.join(button(source.stem, *each) for each in BUTTONS)} |"
+
+
+def said(source: Path, text: str, part: str) -> str:
+    """What the first cell says under a bold word.
+
+    Raises:
+        Malformed: nothing.
+    """
+    found = re.search(rf"\*\*{part}\*\*: (.+?)(?:\n\n|\Z)", text, re.DOTALL)
+    if found is None:
+        raise Malformed(f"{source.name}: expected **{part}**: in the first cell, got {text[:60]!r}")
+    return " ".join(found[1].split())
+
+
+def button(name: str, title: str, picture: str, place: str) -> str:
+    """A picture that leads to a notebook in the cloud."""
+    return f"[![{title}]({picture})]({place.format(repository=REPOSITORY, name=name)})"
 
 
 def stale() -> list[Path]:
-    """Notebooks that differ from what their sources make, or have none."""
+    """Notebooks that differ from what their sources make, or have none; and the README, where its table does."""
     wanted = made()
-    there = {*SOURCES.glob("*.ipynb"), *(SOURCES / "solutions").glob("*.ipynb")}
+    there = {SOURCES / "README.md", *SOURCES.glob("*.ipynb"), *(SOURCES / "solutions").glob("*.ipynb")}
     differs = {path for path, text in wanted.items() if path not in there or path.read_text(encoding="utf-8") != text}
     return sorted(differs | (there - wanted.keys()))
 
