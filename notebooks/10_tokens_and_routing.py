@@ -40,7 +40,8 @@ from tpo_lab.media import Frames
 from tpo_lab.notebooks import emit, open_run, progress_line, start, world
 from tpo_lab.record_scores import score
 from tpo_lab.report import confusion_chart, loss_chart
-from tpo_lab.report.teaching import curve_chart, grid_chart
+from tpo_lab.report.curves import curve_chart
+from tpo_lab.report.grids import grid_chart
 
 # %%
 device = start(seed=seed, threads=threads)

@@ -30,15 +30,15 @@ import torch
 
 # %%
 import tpo_lab as tpo
-from tpo_lab import prompt_study
 from tpo_lab.boxes import box_iou, normalise_xyxy, order_corners
+from tpo_lab.lessons import prompts
 from tpo_lab.notebooks import emit, start, world
 
 # %%
 from tpo_lab.prompts import RASTER, BoxPromptEncoder, DrawnPromptEncoder, draw_box, draw_stroke
-from tpo_lab.report.loss_charts import value_bars
+from tpo_lab.report.bars import bar_chart
+from tpo_lab.report.curves import Curves, curve_charts
 from tpo_lab.report.prompt_pictures import drawn_picture, moved_picture, prompt_sheet
-from tpo_lab.report.small_curves import Curves, small_curves
 
 # %%
 device = start(seed=seed, threads=threads)
@@ -94,7 +94,7 @@ assert torch.allclose(torch.tensor(shares), right), (
 
 # %%
 model = (tpo.load(checkpoint) if checkpoint else tpo.load("nano-tpo")).to(device).eval()
-print("understands:", ", ".join(prompt_study.kinds_understood(model)), "| setting:", model.prompts.understood)
+print("understands:", ", ".join(prompts.kinds_understood(model)), "| setting:", model.prompts.understood)
 width = model.backbone.hidden_size
 BoxPromptEncoder(width)
 
@@ -102,9 +102,9 @@ BoxPromptEncoder(width)
 # Questions to ask: *where is this at the end?*, about things whose way is known. The batch holds the prompts, and the place of each in its row.
 
 # %%
-questions = prompt_study.pointing_questions(val)[: 14 if fast else 60]
-batch = prompt_study.batch_of(model, questions)
-truth = prompt_study.true_boxes(questions, batch)
+questions = prompts.pointing_questions(val)[: 14 if fast else 60]
+batch = prompts.batch_of(model, questions)
+truth = prompts.true_boxes(questions, batch)
 len(questions), batch.prompts.boxes_xyxy[0].tolist(), batch.prompts.token[0].item()
 
 # %%
@@ -133,7 +133,7 @@ assert (batch.ids[at] == model.tokens.ids.prompt).all(), "and the token there is
 # **Predict**: a long scribble and a point, which of the two drawings sums up to more?
 
 # %%
-ways = prompt_study.three_ways(batch.prompts.boxes_xyxy[0].tolist())
+ways = prompts.three_ways(batch.prompts.boxes_xyxy[0].tolist())
 drawings = {kind: (draw_box if kind == "box" else draw_stroke)(torch.tensor(places)) for kind, places in ways.items()}
 drawn_picture(questions[0], {kind: drawn.numpy() for kind, drawn in drawings.items()})
 
@@ -192,7 +192,7 @@ f"looks {(with_looks - only_where).norm(dim=-1).mean():.2f}, where {only_where.n
 
 # %%
 question = questions[0]
-answer = model.answer(question.media_path, prompt_study.QUESTION, boxes=[question.prompts[0].xyxy])
+answer = model.answer(question.media_path, prompts.QUESTION, boxes=[question.prompts[0].xyxy])
 answer.text, answer.boxes_xyxy, question.targets.region[0].xyxy
 
 # %% [markdown]
@@ -201,8 +201,8 @@ answer.text, answer.boxes_xyxy, question.targets.region[0].xyxy
 # **Predict**: give each question the box of *another* question. What happens to the IoU with the thing that was meant first?
 
 # %%
-reading = prompt_study.read_prompts(model, batch)
-other = prompt_study.read_prompts(model, prompt_study.pointed_at(batch, batch.prompts.boxes_xyxy.roll(1, 0)))
+reading = prompts.read_prompts(model, batch)
+other = prompts.read_prompts(model, prompts.pointed_at(batch, batch.prompts.boxes_xyxy.roll(1, 0)))
 overlap = {name: box_iou(order_corners(r.boxes_xyxy), truth).mean().item() for name, r in (("own", reading), ("other", other))}
 pd.Series(overlap, name="mean IoU").to_frame()
 
@@ -218,8 +218,8 @@ assert not torch.allclose(reading.task_embedding, other.task_embedding), "anothe
 # **Predict**: does the answer glide from $A$ to $B$, or does it jump? And how far does the task embedding turn?
 
 # %%
-pairs = prompt_study.pairs_in_clips(questions)[: 6 if fast else 30]
-moved = prompt_study.sweep(model, pairs, 7 if fast else sweep_steps)
+pairs = prompts.pairs_in_clips(questions)[: 6 if fast else 30]
+moved = prompts.sweep(model, pairs, 7 if fast else sweep_steps)
 shown = moved.clearest()
 moved_picture(pairs[shown][0], moved.prompts_xyxy[shown].tolist(), moved.answers_xyxy[shown].tolist())
 
@@ -231,7 +231,7 @@ way, label = moved.share.tolist(), "share of the way from A to B"
 pair = {"with A": (way, moved.first[shown].tolist()), "with B": (way, moved.second[shown].tolist())}
 mean = {"with A": (way, moved.first.mean(0).tolist()), "with B": (way, moved.second.mean(0).tolist())}
 turned = {"": (way, (1 - moved.alike.mean(0)).tolist())}
-small_curves(
+curve_charts(
     [Curves("IoU, this pair", pair, label), Curves("IoU, all pairs", mean, label), Curves("1 - cosine of the embedding", turned, label)]
 )
 
@@ -258,11 +258,11 @@ f"at A: IoU {start_iou:.2f} with A; at B: {end_iou:.2f} with B; the task embeddi
 # **Predict**: which mistake costs most? Would you notice it in the loss of a training run?
 
 # %%
-here, size = batch.prompts.boxes_xyxy, prompt_study.sizes_wh(batch).to(device)
-misread = {name: prompt_study.pointed_at(batch, change(here, size)) for name, change in prompt_study.MISREADINGS.items()}
-broken = {name: prompt_study.read_prompts(model, each) for name, each in misread.items()}
+here, size = batch.prompts.boxes_xyxy, prompts.sizes_wh(batch).to(device)
+misread = {name: prompts.pointed_at(batch, change(here, size)) for name, change in prompts.MISREADINGS.items()}
+broken = {name: prompts.read_prompts(model, each) for name, each in misread.items()}
 ious = {name: box_iou(order_corners(r.boxes_xyxy), truth).mean().item() for name, r in broken.items()}
-value_bars(ious, "Mean IoU by how the box is written", marked=[name for name in ious if name != "as it should be"])
+bar_chart(ious, "Mean IoU by how the box is written", marked=[name for name in ious if name != "as it should be"])
 
 # %%
 best = max(ious, key=ious.get)
@@ -279,7 +279,7 @@ pd.Series({name: r.embedded.norm(dim=-1).mean().item() for name, r in broken.ite
 # *You should spend up to 10 minutes on this.*
 
 # %% tags=["exercise"]
-exported = prompt_study.MISREADINGS["centre and size"](here, size)  # [question, 4]: cx, cy, w, h
+exported = prompts.MISREADINGS["centre and size"](here, size)  # [question, 4]: cx, cy, w, h
 repaired = ...  # [question, 4]: x0, y0, x1, y1
 
 # %% [markdown] tags=["hint"]
@@ -289,14 +289,14 @@ repaired = ...  # [question, 4]: x0, y0, x1, y1
 # The library has a function for it in `tpo_lab.boxes`. Write it yourself first.
 
 # %% tags=["solution"]
-exported = prompt_study.MISREADINGS["centre and size"](here, size)  # [question, 4]: cx, cy, w, h
+exported = prompts.MISREADINGS["centre and size"](here, size)  # [question, 4]: cx, cy, w, h
 cx, cy, w, h = exported.unbind(-1)
 repaired = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1)
 
 # %% tags=["check"]
 assert repaired is not ..., "exercise 3: expected a tensor [question, 4], got ..."
 assert repaired.shape == here.shape, f"exercise 3: expected {tuple(here.shape)}, got {tuple(repaired.shape)}"
-back = prompt_study.read_prompts(model, prompt_study.pointed_at(batch, repaired))
+back = prompts.read_prompts(model, prompts.pointed_at(batch, repaired))
 back_iou = box_iou(order_corners(back.boxes_xyxy), truth).mean().item()
 assert torch.allclose(repaired, here, atol=1e-5), (
     f"exercise 3: IoU {back_iou:.3f}, expected {ious['as it should be']:.3f}; the corners differ"
@@ -308,11 +308,11 @@ assert torch.allclose(repaired, here, atol=1e-5), (
 # Point at the same things in each way that this model understands. A model whose setting is `box` has learned boxes alone and refuses the others with a sentence; one with `box+stroke` or `drawn` takes all three.
 
 # %%
-kinds = prompt_study.kinds_understood(model)
-strokes = {kind: [prompt_study.three_ways(box)[kind] for box in here.tolist()] for kind in kinds}
-read = {kind: prompt_study.read_prompts(model, prompt_study.pointed_at(batch, drawn)) for kind, drawn in strokes.items()}
+kinds = prompts.kinds_understood(model)
+strokes = {kind: [prompts.three_ways(box)[kind] for box in here.tolist()] for kind in kinds}
+read = {kind: prompts.read_prompts(model, prompts.pointed_at(batch, drawn)) for kind, drawn in strokes.items()}
 by_kind = {kind: box_iou(order_corners(r.boxes_xyxy), truth).mean().item() for kind, r in read.items()}
-value_bars(by_kind, "Mean IoU by how the thing is pointed at")
+bar_chart(by_kind, "Mean IoU by how the thing is pointed at")
 
 # %%
 assert abs(by_kind["box"] - overlap["own"]) < 1e-4, "a box by another way is the same box"
@@ -332,7 +332,7 @@ emit(out, notebook="11_prompts", headline=headline, conventions=ious, kinds=by_k
 #
 # **Exercises**
 #
-# 1. Move a box over the *empty* part of a frame with `prompt_study.pointed_at`, and look at the answers. What does the model do when nothing is pointed at? What should it do?
-# 2. Make the box smaller and larger around the same middle, from a tenth of its size to three times. How exact must a user be? Plot it with `small_curves`.
+# 1. Move a box over the *empty* part of a frame with `prompts.pointed_at`, and look at the answers. What does the model do when nothing is pointed at? What should it do?
+# 2. Make the box smaller and larger around the same middle, from a tenth of its size to three times. How exact must a user be? Plot it with `curve_charts`.
 #
 # Next: [20_region_head](20_region_head.ipynb).

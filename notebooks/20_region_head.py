@@ -37,7 +37,7 @@ from tpo_lab.media import Frames
 from tpo_lab.notebooks import emit, open_run, progress_line, start, world
 from tpo_lab.objective import combine
 from tpo_lab.report import box_picture, loss_chart, pointing_picture
-from tpo_lab.report.teaching import bar_chart
+from tpo_lab.report.bars import bar_chart
 
 # %%
 device = start(seed=seed, threads=threads)

@@ -35,7 +35,9 @@ from tpo_lab.media import Frames
 from tpo_lab.metrics.temporal import moment_ious
 from tpo_lab.notebooks import emit, open_run, progress_line, start, world
 from tpo_lab.report import loss_chart, window_picture
-from tpo_lab.report.teaching import Span, curve_chart, grid_chart, span_chart
+from tpo_lab.report.curves import curve_chart
+from tpo_lab.report.grids import grid_chart
+from tpo_lab.report.spans import Span, span_chart
 from tpo_lab.spans import cw_to_sec, sec_to_cw, span_giou
 
 # %%

@@ -35,7 +35,8 @@ from tpo_lab.lessons.memory import VARIANTS, as_answer, finite_means, follow_box
 from tpo_lab.media import Frames
 from tpo_lab.notebooks import emit, open_run, progress_line, start, world
 from tpo_lab.report import loss_chart, mask_picture, pointing_picture
-from tpo_lab.report.teaching import bar_chart, curve_chart
+from tpo_lab.report.bars import bar_chart
+from tpo_lab.report.curves import curve_chart
 from tpo_lab.sam2 import Tracker
 
 # %%

@@ -32,15 +32,17 @@ import torch
 
 # %%
 import tpo_lab as tpo
-from tpo_lab import loss_study
 from tpo_lab.boxes import box_giou, box_iou
 from tpo_lab.losses import BoxGIoU, BoxL1, dice_values, mask_bce_values, reduce_mean
 
 # %%
+from tpo_lab.lessons.losses import by_family, curves, few_steps, samples_of_each, terms_of
+from tpo_lab.lessons.prompts import batch_of
+from tpo_lab.lessons.pulls import pulls
 from tpo_lab.notebooks import emit, start, world
-from tpo_lab.prompt_study import batch_of
-from tpo_lab.report.loss_charts import norm_chart, value_bars
-from tpo_lab.report.small_curves import Curves, small_curves
+from tpo_lab.report.bars import bar_chart
+from tpo_lab.report.curves import Curves, curve_charts
+from tpo_lab.report.probing import gradient_chart
 
 # %%
 device = start(seed=seed, threads=threads)
@@ -60,7 +62,7 @@ heads
 # Two questions of each task, each about a clip of its own, and two that are answered in words.
 
 # %%
-samples = loss_study.samples_of_each(train, ("conversation", *heads), count=2)
+samples = samples_of_each(train, ("conversation", *heads), count=2)
 batch = batch_of(model, samples)
 [(sample.meta["task"], sample.conversation[0].text, sample.conversation[-1].text) for sample in samples]
 
@@ -76,7 +78,7 @@ f"{len(batch.target)} learned tokens, {int(batch.is_route.sum())} of them routes
 # %%
 parts = {owner: value.item() for owner, value in report.per_head().items()}
 assert abs(sum(parts.values()) - report.total.item()) < 1e-3, "the total is the sum of its parts, and nothing else"
-value_bars(parts, "What each part adds to L")
+bar_chart(parts, "What each part adds to L")
 
 # %% [markdown]
 # ## 2. The words: $L_{mlm}$ and $L_{assign}$
@@ -161,7 +163,7 @@ still, shift = torch.tensor([0.1, 0.4, 0.3, 0.6]).expand(29, 4), torch.linspace(
 slid = still + shift[:, None] * torch.tensor([1.0, 0.0, 1.0, 0.0])
 lines = {"1 - IoU": 1 - box_iou(slid, still), "1 - GIoU": BoxGIoU()(slid, still), "L1": BoxL1()(slid, still)}
 drawn = {name: (shift.tolist(), values.tolist()) for name, values in lines.items()}
-small_curves([Curves("A box that slides off another", drawn, "shift, in shares of the frame")])
+curve_charts([Curves("A box that slides off another", drawn, "shift, in shares of the frame")])
 
 # %%
 flat = {name: (values[-1] - values[-8]).item() for name, values in lines.items()}
@@ -171,7 +173,7 @@ assert flat["1 - IoU"] == 0 and flat["1 - GIoU"] > 0 and flat["L1"] > 0, f"IoU i
 # Then the same on the batch: each term, how many values it is the mean of, and what it adds. `l1` and `giou` have one value for each box. `patches`, of the head variant that points, is a cross-entropy: does the head point at patches that the box covers?
 
 # %%
-terms = loss_study.terms_of(model, batch, forward, report)
+terms = terms_of(model, batch, forward, report)
 table = pd.DataFrame([term.to_dict() for term in terms]).set_index(["owner", "term"])
 table.loc[["mlm", "assign", "region"]]
 
@@ -197,8 +199,8 @@ assert (table["values"] >= 0).all() and table.loc[("assign", "assign"), "values"
 # **Predict**: which family adds most to the sum, before any training?
 
 # %%
-families = loss_study.by_family([term for term in terms if term.owner == "temporal"])
-value_bars({name.removeprefix("temporal "): value for name, value in families.items()}, "What CG-DETR's families add")
+families = by_family([term for term in terms if term.owner == "temporal"])
+bar_chart({name.removeprefix("temporal "): value for name, value in families.items()}, "What CG-DETR's families add")
 
 # %%
 assert abs(sum(families.values()) - parts["temporal"]) < 1e-3, "the families are all of the temporal head's part"
@@ -248,7 +250,7 @@ squares = torch.stack([torch.nn.functional.pad(torch.ones(n, n), (0, 64 - n, 0, 
 lazy = torch.full((len(sides), 64, 64), math.log(0.01 / 0.99))
 paid = {"BCE": mask_bce_values(lazy, squares), "Dice": dice_values(lazy, squares)}
 drawn = {name: (sides.tolist(), values.tolist()) for name, values in paid.items()}
-small_curves([Curves("Saying 'nothing there'", drawn, "side of the thing, of 64 pixels")])
+curve_charts([Curves("Saying 'nothing there'", drawn, "side of the thing, of 64 pixels")])
 
 # %%
 assert paid["BCE"][0] < 0.05 * paid["Dice"][0], "of a small thing BCE hardly notices that it is missing, Dice does"
@@ -276,18 +278,23 @@ table.loc[table["values"] == 0, ["values", "mean", "adds"]]
 # %% [markdown]
 # ## 7. What a weight does
 #
-# A weight does not change what a loss *is*, only how loudly it speaks. Where do the parts of the sum speak to? Columns are parts of $L$, rows are parts of the model; the pale ones are exactly zero.
+# A weight does not change what a loss *is*, only how loudly it speaks. Where do the parts of the sum speak to? Columns are parts of $L$, rows are the parts of the model that learn; a 0 is exactly zero.
 #
 # **Predict**: which rows does every column reach? Which rows does one column reach alone?
 
 # %%
-norms = loss_study.gradient_norms(model, report)
-norm_chart(norms, "Gradient norms")
+owned = [f"{part}.{head}" for part in ("tokens.task", "heads") for head in heads]
+trained = {name: parameter for name, parameter in model.named_parts().items() if parameter.requires_grad}
+named = ("vision", "connector", "llm.base", "llm.lora", "prompts", "tokens.rows", *owned)
+learning = [part for part in named if any(name.startswith(part) for name in trained)]
+gradients = pulls(report.per_head(), trained, learning)
+gradient_chart(gradients)
 
 # %%
-shared = [part for part in norms["mlm"] if all(reached[part] > 0 for owner, reached in norms.items())]
-assert "llm lora" in shared, f"the language model's LoRA is shared by all, got {shared}"
-assert norms["region"]["temporal head"] == norms["temporal"]["region head"] == 0, "a head hears its own loss only"
+norms = {owner: {part: gradients.norm(owner, part) for part in learning} for owner in gradients.owners}
+shared = [part for part in learning if all(reached[part] > 0 for reached in norms.values())]
+assert "llm.lora" in shared, f"the language model's LoRA is shared by all, got {shared}"
+assert norms["region"]["heads.temporal"] == norms["temporal"]["heads.region"] == 0, "a head hears its own loss only"
 
 # %% [markdown]
 # A head and its task token hear their own loss, and nothing else. All meet in LoRA, and a little in the rows of the new words, which stand before every task token. There the gradients are **added**, and there $w_i$ decides.
@@ -299,9 +306,9 @@ assert norms["region"]["temporal head"] == norms["temporal"]["region head"] == 0
 # %%
 count = min(steps, 4) if fast else steps
 choices = {"w = 1": 1.0, "w = 0": 0.0, f"w = {heavy:g}": heavy}
-histories = {name: loss_study.few_steps(model, batch, {"region": w}, steps=count, seed=seed) for name, w in choices.items()}
-panels = loss_study.curves(histories)
-small_curves([Curves(f"{part}, by the weight of region", lines, "step") for part, lines in panels.items()])
+histories = {name: few_steps(model, batch, {"region": w}, steps=count, seed=seed) for name, w in choices.items()}
+panels = curves(histories)
+curve_charts([Curves(f"{part}, by the weight of region", lines, "step") for part, lines in panels.items()])
 
 # %%
 last = {name: {part: history[-1][part] for part in panels} for name, history in histories.items()}

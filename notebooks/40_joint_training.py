@@ -34,7 +34,8 @@ from tpo_lab.lessons.pulls import along, cosines, joined, pulls
 from tpo_lab.media import Frames
 from tpo_lab.notebooks import emit, open_run, progress_line, start, world
 from tpo_lab.report import comparison, confusion_chart, loss_chart
-from tpo_lab.report.teaching import bar_chart, grid_chart
+from tpo_lab.report.bars import bar_chart
+from tpo_lab.report.grids import grid_chart
 
 # %%
 device = start(seed=seed, threads=threads)

@@ -37,10 +37,9 @@ from tpo_lab.datasets.formats import Source, format_named
 from tpo_lab.datasets.mixture import mixture
 
 # %%
+from tpo_lab.lessons.mistakes import halve_boxes, plant_mistakes, records_of, write_records
 from tpo_lab.notebooks import emit, open_run, progress_line, start, world
-from tpo_lab.notebooks.mistakes import halve_boxes, plant_mistakes, records_of, write_records
-from tpo_lab.report import box_picture, clip_sheet, line_chart
-from tpo_lab.report.curves import curve_panel
+from tpo_lab.report import box_picture, clip_sheet, line_chart, term_panel
 from tpo_lab.report.ruled import film_strip, ruled_picture
 from tpo_lab.stages import Stage
 
@@ -350,7 +349,7 @@ wrong_data = mixture(home / "halved.yaml").samples("3a", seed=seed)
 wrong_run = tpo.fit(wrong, wrong_data, recipe, place / "halved", resume=True, options=options, listener=progress_line())
 
 # %%
-line_chart([curve_panel({"right": run.metrics(), "halved": wrong_run.metrics()}, "region/l1", "loss of the boxes")])
+line_chart([term_panel({"right": run.metrics(), "halved": wrong_run.metrics()}, "region/l1", "loss of the boxes")])
 
 # %%
 halved = {"own": tpo.evaluate(wrong, own), "new": tpo.evaluate(wrong, new)}

@@ -37,8 +37,7 @@ from tpo_lab.model import clip_visual
 from tpo_lab.notebooks import emit, open_run, progress_line, start, world
 
 # %%
-from tpo_lab.report import line_chart
-from tpo_lab.report.curves import curve_panel
+from tpo_lab.report import line_chart, term_panel
 from tpo_lab.report.points import point_picture
 from tpo_lab.stages import Stage
 
@@ -351,7 +350,7 @@ assert torch.autograd.grad(found.sum(), vectors, allow_unused=True)[0] is None, 
 torch.manual_seed(seed)
 cut = with_heads(tpo.load(trained).to(device), [{"name": "point", "head": "cut"}])
 cut_run = tpo.fit(cut, train, recipe, place / "cut", resume=True, options=options, listener=progress_line())
-line_chart([curve_panel({"whole": run.metrics(), "cut": cut_run.metrics()}, "point/l1", "loss of the points")])
+line_chart([term_panel({"whole": run.metrics(), "cut": cut_run.metrics()}, "point/l1", "loss of the points")])
 
 # %% [markdown]
 # At first both fall: the head learns what it *can* read off a vector that was made for boxes. Then the cut one stops. The language model is never told what the head would need, so $e_i$ stays as it is. The whole one goes on, because its loss changes $e_i$ itself. That is TPO in one picture.

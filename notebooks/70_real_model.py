@@ -39,14 +39,14 @@ from tpo_lab import freeze
 from tpo_lab.backbones import counting
 from tpo_lab.backbones.tiny_llava import write_tiny_llava
 from tpo_lab.errors import UsageError
-from tpo_lab.frames_shown import scores_by_frames
+from tpo_lab.lessons.frames import scores_by_frames
 
 # %%
 from tpo_lab.media import Frames
 from tpo_lab.notebooks import emit, open_run, progress_line, start, world
 from tpo_lab.report import loss_chart
-from tpo_lab.report.marked_curves import curve_chart
-from tpo_lab.report.stacked_bars import bar_chart
+from tpo_lab.report.bars import bar_chart
+from tpo_lab.report.curves import curve_chart
 from tpo_lab.training import memory
 
 # %%
@@ -240,7 +240,7 @@ counted_cheaper = memory.estimate(configs["this one"], recipe.lora, **same, chec
 
 # %%
 both = {"counted": counted, "measured": found, "counted, checkpointing": counted_cheaper, "measured, checkpointing": cheaper}
-bar_chart({name: parts.mib() for name, parts in both.items()}, f"A step of {len(rows)} rows on this model", unit="MiB")
+bar_chart({name: parts.mib() for name, parts in both.items()}, f"A step of {len(rows)} rows on this model", unit="MiB", stacked=True)
 
 # %% [markdown]
 # The first three parts are exact. Of the activations, what is counted is what is *kept*; the backward pass needs some memory of its own for the layer that it works on. With a few layers, as here, that shows; with 28 it is a small share.
@@ -258,7 +258,7 @@ assert cheaper.activations < found.activations, "checkpointing saves activations
 tokens = counting.tokens_per_clip(seven, frames) + 2 * frames + 100
 ways = {"1 row": (1, False), "4 rows": (4, False), "1 row, checkpointing": (1, True), "4 rows, checkpointing": (4, True)}
 real = {n: memory.estimate(seven, recipe.lora, rows=r, tokens=tokens, added=25_000_000, checkpointing=c) for n, (r, c) in ways.items()}
-bar_chart({name: parts.gib() for name, parts in real.items()}, f"Stage 1 at 7B, {tokens} tokens a row", unit="GiB")
+bar_chart({name: parts.gib() for name, parts in real.items()}, f"Stage 1 at 7B, {tokens} tokens a row", unit="GiB", stacked=True)
 
 # %%
 assert real["1 row"].optimizer < real["1 row"].parameters / 10, "LoRA's share of the memory is small"
@@ -320,7 +320,7 @@ other = tpo.build(local, heads=("region",), num_frames=frames)
 wrong = tpo.recipe("paper").replace(**{"lora.targets": ("query", "value")}).lora
 try:
     other.add_lora(wrong)
-except ValueError as error:
+except UsageError as error:
     print(error)
 
 # %%
@@ -344,7 +344,7 @@ table = pd.DataFrame(by_frames).T[["REC Acc@0.5", "R1@0.5", "route accuracy"]]
 
 # %%
 lines = {name: (list(table.index), list(values)) for name, values in table.items()}
-curve_chart(lines, "nano-tpo, trained with 8 frames", x_label="frames shown", top=1.0)
+curve_chart(lines, "nano-tpo, trained with 8 frames", x_label="frames shown", high=1.0)
 
 # %%
 trained_with = shipped.backbone.num_frames

@@ -29,11 +29,11 @@ import pandas as pd
 
 from tpo_lab import notebooks
 from tpo_lab.errors import UsageError
-from tpo_lab.notebooks.small import fit_boxes, write_small
+from tpo_lab.lessons.perceptron import fit_boxes, write_notebook
 
 # %%
 folder = Path(out).resolve()
-small = write_small(folder / "small.ipynb")
+small = write_notebook(folder / "small.ipynb")
 pd.DataFrame([vars(parameter) for parameter in notebooks.parameters(small).values()])
 
 # %% [markdown]

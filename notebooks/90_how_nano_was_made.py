@@ -32,7 +32,7 @@ import pandas as pd
 import tpo_lab as tpo
 
 # %%
-from tpo_lab import checkpoint, provenance
+from tpo_lab import checkpoint
 from tpo_lab.backbones import shipped
 from tpo_lab.backbones.nano import PATCH, new_nano
 from tpo_lab.datasets.world.patches import patch_batches
@@ -40,6 +40,7 @@ from tpo_lab.datasets.world.scene import sample_scene
 
 # %%
 from tpo_lab.datasets.world.words import COLOURS, HELD_OUT_LOOKS, SHAPES
+from tpo_lab.lessons import provenance
 from tpo_lab.notebooks import emit, open_run, progress_line, start, world
 
 # %%
@@ -50,8 +51,8 @@ from tpo_lab.pretraining.swapped import losses_by_video
 from tpo_lab.pretraining.tower import TowerPretraining, pretrain_tower
 from tpo_lab.pretraining.tracker import FIRST, TrackerPretraining, pretrain_tracker
 from tpo_lab.report import clip_sheet
-from tpo_lab.report.marked_curves import curve_chart
-from tpo_lab.report.stacked_bars import bar_chart
+from tpo_lab.report.bars import bar_chart
+from tpo_lab.report.curves import curve_chart
 from tpo_lab.runs import read_jsonl
 from tpo_lab.sam2 import nano_config, untrained
 
@@ -69,7 +70,7 @@ run = open_run(out)
 weights = {name: provenance.weights(name) for name in provenance.NAMES}
 stored = {name: {part: count / 1e6 for part, count in weights[name].parts.items()} for name in ("nano", "nano-tpo")}
 stored["nano-sam2"] = {"all of it": weights["nano-sam2"].parameters / 1e6}
-bar_chart(stored, "Numbers stored", unit="million")
+bar_chart(stored, "Numbers stored", unit="million", stacked=True)
 
 # %% [markdown]
 # `nano-tpo` stores only what differs from `nano`: the heads, LoRA (`llm`), the tokens, and the vision side, which stage 3 trains. The tracker has parts of its own; these are the largest:
@@ -226,7 +227,7 @@ scores = pretrain_tower(backbone.model.model.vision_tower, chosen, patch=PATCH, 
 # %%
 rows = read_jsonl(run / "tower" / "metrics.jsonl")
 steps_logged = [row["step"] for row in rows]
-curve_chart({name: (steps_logged, [row[name] for row in rows]) for name in chance}, "Attributes read off patches of new scenes", top=1.0)
+curve_chart({name: (steps_logged, [row[name] for row in rows]) for name in chance}, "Attributes read off patches of new scenes", high=1.0)
 
 # %% [markdown]
 # At first every readout says *nothing*, because most patches are empty, and so it is wrong wherever something is. A share is worth only what it is above chance: sizes, of which there are two, soon reach theirs and stay there, while colours leave theirs far behind. Shape takes longest, because a patch shows only a piece of it.
@@ -288,7 +289,7 @@ reached = pretrain_tracker(sam, tracking, out=run / "tracker")
 # %%
 rows = read_jsonl(run / "tracker" / "metrics.jsonl")
 lines = {"box, first frame": "box/first", "box, later": "box", "point, later": "point"}
-curve_chart({name: ([row["step"] for row in rows], [row[key] for row in rows]) for name, key in lines.items()}, "Mean IoU", top=1.0)
+curve_chart({name: ([row["step"] for row in rows], [row[key] for row in rows]) for name, key in lines.items()}, "Mean IoU", high=1.0)
 
 # %% [markdown]
 # The shipped one reaches 0.89 on the first frame and 0.78 later, on clips with shell games. It took 9,000 steps; what you see here is the very beginning.
@@ -327,7 +328,7 @@ right, wrong = (read_jsonl(run / name / "metrics.jsonl") for name in ("tower", "
 
 # %%
 colours = {name: (steps_logged, [row["colour"] for row in rows]) for name, rows in {"right": right, "shuffled": wrong}.items()}
-curve_chart(colours, "Colour of what a patch shows", levels={"best constant answer": chance["colour"]}, top=1.0)
+curve_chart(colours, "Colour of what a patch shows", levels={"best constant answer": chance["colour"]}, high=1.0)
 
 # %% [markdown]
 # It learns how common each label is, and the commonest is *nothing*. So it says nothing everywhere, which is right for most patches and counts for none. A loss that falls is no proof of learning to see; a control that falls as well shows it.

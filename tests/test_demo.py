@@ -284,7 +284,7 @@ class TestLessons:
     def test_stage_1(self, lesson: Callable[[str], Lesson]):
         run = lesson("10_tokens_and_routing")
         assert run.result["stages"] == ["1"]
-        assert run.shown().count("image/svg+xml") == 3
+        assert run.shown().count("image/svg+xml") == 6
         assert (Path(run.result["checkpoint"]) / "tpo.json").exists()
         emitted = run.emitted()
         assert {name: run.result[name] for name in emitted} == emitted, "the demo's document holds what the notebook showed"

@@ -14,7 +14,7 @@ from tpo_lab.datasets.points import asked_to_point
 from tpo_lab.drawing import GROUND_TRUTH
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics.pointing import pointing_game
-from tpo_lab.report.curves import curve_panel
+from tpo_lab.report import term_panel
 from tpo_lab.report.points import COLOURS, point_picture
 
 
@@ -78,8 +78,8 @@ def test_each_point_has_a_picture_with_a_dot_of_its_own_colour_at_its_place(say:
 
 def test_a_panel_has_a_line_for_each_run_over_the_steps_that_hold_the_term() -> None:
     first = [{"step": 1, "point/l1": 0.5}, {"step": 2, "mlm": 1.0}, {"step": 3, "point/l1": 0.25}]
-    panel = curve_panel({"whole": first, "cut": [{"step": 1, "point/l1": 0.4}]}, "point/l1", "points")
+    panel = term_panel({"whole": first, "cut": [{"step": 1, "point/l1": 0.4}]}, "point/l1", "points")
     assert panel.title == "points"
     assert panel.lines == {"whole": ([1.0, 3.0], [0.5, 0.25]), "cut": ([1.0], [0.4])}
     with pytest.raises(UsageError, match=r"term of run whole: .*Did you mean 'point/l1'"):
-        curve_panel({"whole": first}, "point/l2")
+        term_panel({"whole": first}, "point/l2")

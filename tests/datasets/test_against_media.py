@@ -11,7 +11,7 @@ import pytest
 
 from tpo_lab.datasets.against_media import LATE_SEC, against_media
 from tpo_lab.errors import UsageError
-from tpo_lab.notebooks.mistakes import write_records
+from tpo_lab.lessons.mistakes import write_records
 from tpo_lab.rle import encode_rle
 from tpo_lab.video import write_clip
 

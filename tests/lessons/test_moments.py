@@ -10,7 +10,7 @@ import torch
 from tpo_lab.heads.cg_detr import CGDETRSettings
 from tpo_lab.heads.cg_detr.network import Network, Scene
 from tpo_lab.lessons.moments import agreements, proposals, without_dummies, without_prototypes
-from tpo_lab.report.teaching import Span
+from tpo_lab.report.spans import Span
 
 SLOTS, FRAMES, TOKENS, DUMMIES = 2, 7, 5, 3
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
 from tpo_lab.errors import UsageError
+from tpo_lab.lessons.losses import samples_of_each
+from tpo_lab.lessons.prompts import batch_of
 from tpo_lab.lessons.pulls import along, cosines, joined, pulls
+from tpo_lab.model import TPOModel
 from tpo_lab.probes.trace import Gradients
+from tpo_lab.sample import Sample
+from tpo_lab.stages import Lora
 
 
 @pytest.fixture
@@ -55,3 +61,28 @@ def test_the_step_goes_the_way_of_the_louder():
     assert along(gradients, "m", {}) == pytest.approx({"a": 1 / 5**0.5, "b": 2 / 5**0.5})
     assert along(gradients, "m", {"a": 100}) == pytest.approx({"a": 100 / 10004**0.5, "b": 2 / 10004**0.5})
     assert all(math.isnan(value) for value in along(of([[0, 0], [0, 0]]), "m", {}).values())
+
+
+def test_a_head_hears_its_own_loss_and_lora_hears_all(tiny: TPOModel, world: Callable[..., list[Sample]]):
+    tiny.add_lora(Lora(rank=3, alpha=6.0, dropout=0.0))
+    batch = batch_of(
+        tiny, samples_of_each([sample for scene in range(8) for sample in world(scene)], ("conversation", "region", "temporal"))
+    )
+    parts = ["llm.lora", "tokens.rows", "tokens.task.region", "tokens.task.temporal", "heads.region", "heads.temporal"]
+    found = pulls(tiny.losses(batch, tiny(batch)).per_head(), tiny.named_parts(), parts)
+    assert found.owners == ("mlm", "assign", "region", "temporal")
+    assert all(found.norm(owner, "llm.lora") > 0 for owner in found.owners) and found.norm("assign", "tokens.rows") > 0
+    for head, other in (("region", "temporal"), ("temporal", "region")):
+        assert found.norm(head, f"heads.{head}") > 0 and found.norm(head, f"tokens.task.{head}") > 0
+        assert found.norm(head, f"heads.{other}") == found.norm(head, f"tokens.task.{other}") == 0
+    assert found.norm("mlm", "heads.region") == found.norm("assign", "tokens.task.temporal") == 0
+
+
+def test_parts_of_the_sum_come_with_their_weights(tiny: TPOModel, world: Callable[..., list[Sample]]):
+    batch = batch_of(tiny, samples_of_each([sample for scene in range(8) for sample in world(scene)], ("region",)))
+    report = tiny.losses(batch, tiny(batch), {"mlm": 1.0, "region": 3.0})
+    found = pulls(report.per_head(), tiny.named_parts(), ["heads.region"])
+    assert all(parameter.grad is None for parameter in tiny.parameters())
+    (3.0 * (2 * report.terms["region/l1"] + 0.2 * report.terms["region/giou"])).backward()
+    squares = sum(float(parameter.grad.pow(2).sum()) for parameter in tiny.head("region").parameters() if parameter.grad is not None)
+    assert found.norm("region", "heads.region") == pytest.approx(squares**0.5, rel=1e-4)

@@ -20,7 +20,7 @@ ABOUT = (
 )
 FORMULA = "The sum is\n\n$$\\sum_{i=1}^n i^2\n = x$$\n\nand a price of \\$5 or 6$ is none."
 SHOW = """from tpo_lab.notebooks import emit
-from tpo_lab.report.charts import Svg
+from tpo_lab.report.svg import Svg
 if count == 13:
     raise ValueError("thirteen")
 Svg('<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><circle r="9" cx="20" cy="20"/></svg>')"""

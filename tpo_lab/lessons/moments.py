@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tpo_lab.report.teaching import Span
+from tpo_lab.report.spans import Span
 from tpo_lab.spans import cw_to_sec
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ def gradients_of(owners: Mapping[str, Tensor], parameters: Mapping[str, nn.Param
     Held at once are as many copies of all that learns as there are owners.
 
     Args:
-        owners: scalars that share one graph, which is freed.
+        owners: scalars that share one graph, which may be used again.
         parameters: canonical name -> parameter; those without `requires_grad` are left out.
     """
     learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}

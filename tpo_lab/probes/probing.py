@@ -10,7 +10,7 @@ from tpo_lab import freeze
 from tpo_lab.answer import Answerer
 from tpo_lab.batch import Row
 from tpo_lab.errors import UsageError
-from tpo_lab.evaluation import _answer_rows
+from tpo_lab.evaluation import answer_rows
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.probes.gradients import gradients_of
@@ -64,7 +64,7 @@ def probe(
         rows = [frames.row([sample]) for sample in samples]
         answerer = Answerer(model, max_tokens=MAX_TOKENS)
         losses, found = _step(model, rows, stage, gradients=gradients)
-        records = [_answer_rows(model, answerer, [row])[0] for row in rows]
+        records = [answer_rows(model, answerer, [row])[0] for row in rows]
         measured = [
             measure(model, row, record, place, weights=weights, layers=layers)
             for place, (row, record) in enumerate(zip(rows, records, strict=True))

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from tpo_lab.drawing import PALETTE
 from tpo_lab.errors import UsageError
-from tpo_lab.report.charts import BAND, FAINT, Svg, _document, _text
+from tpo_lab.report.grids import Cell, shaded_grid
+from tpo_lab.report.svg import FAINT, LETTER, Svg, document, legend, text
 
 if TYPE_CHECKING:
     from tpo_lab.probes.symptoms import Symptom
     from tpo_lab.probes.trace import Attention, Gradients, SampleTrace, Token, Trace
 
 AGREE, CONFLICT = PALETTE[2], PALETTE[1]
-_CELL_W, _CELL_H, _LETTER, _LINE = 84, 20, 6.4, 24
+_LINE = 24
 _WIDTH = 860
 _DECADES = 4.0
 """From full colour to none: norms differ by powers of ten."""
@@ -31,11 +32,11 @@ def gradient_chart(gradients: Gradients, title: str = "Gradient norms") -> Svg:
     """
     greatest = {owner: max((gradients.norm(owner, module) for module in gradients.modules), default=0.0) for owner in gradients.owners}
 
-    def cell(module: str, owner: str) -> tuple[str, str, float]:
+    def cell(module: str, owner: str) -> Cell:
         norm = gradients.norm(owner, module)
         if not norm:
-            return "0", FAINT, 0.0
-        return f"{norm:.2g}", AGREE, 0.1 + 0.6 * max(0.0, 1 + math.log10(norm / greatest[owner]) / _DECADES)
+            return Cell("0", FAINT, 0.0)
+        return Cell(f"{norm:.2g}", AGREE, 0.1 + 0.6 * max(0.0, 1 + math.log10(norm / greatest[owner]) / _DECADES))
 
     return _table(title, gradients.modules, gradients.owners, cell)
 
@@ -49,9 +50,11 @@ def conflict_chart(gradients: Gradients, title: str = "Cosine of gradients: belo
     columns = [name for name in pairs if any(found[module, name] is not None for module in gradients.modules)]
     rows = [module for module in gradients.modules if any(found[module, name] is not None for name in columns)]
 
-    def cell(module: str, name: str) -> tuple[str, str, float]:
+    def cell(module: str, name: str) -> Cell:
         cosine = found[module, name]
-        return ("-", FAINT, 0.0) if cosine is None else (f"{cosine:+.2f}", AGREE if cosine > 0 else CONFLICT, 0.8 * abs(cosine))
+        if cosine is None:
+            return Cell("-", FAINT, 0.0)
+        return Cell(f"{cosine:+.2f}", AGREE if cosine > 0 else CONFLICT, 0.8 * abs(cosine))
 
     return _table(title, rows, columns, cell)
 
@@ -66,11 +69,11 @@ def share_chart(gradients: Gradients, prefix: str = "llm.lora.", title: str = "S
     if not rows:
         raise UsageError("prefix", expected="how the name of a module that learns begins", got=prefix)
 
-    def cell(module: str, owner: str) -> tuple[str, str, float]:
+    def cell(module: str, owner: str) -> Cell:
         share = gradients.share(owner, module)
         if share is None:
-            return "-", FAINT, 0.0
-        return f"{share:.0%}", AGREE if share >= 0 else CONFLICT, min(0.8, abs(share))
+            return Cell("-", FAINT, 0.0)
+        return Cell(f"{share:.0%}", AGREE if share >= 0 else CONFLICT, min(0.8, abs(share)))
 
     return _table(title, rows, gradients.owners, cell)
 
@@ -79,18 +82,18 @@ def route_chart(trace: Trace, title: str = "How the answer begins") -> Svg:
     """A bar per sample: how probable each route and "none" is as the answer's first token; left what is due, right what is emitted."""
     colours = dict(zip((*trace.heads, "none"), (*PALETTE[: len(trace.heads)], FAINT), strict=False))
     left, right, bar = 210, 130, 300
-    parts = [_text(10, 18, title, "start", bold=True), _text(left - 8, 40, "due", "end"), _text(left + bar + 8, 40, "emitted", "start")]
-    parts += _legend(colours, left)
+    parts = [text(10, 18, title, "start", bold=True), text(left - 8, 40, "due", "end"), text(left + bar + 8, 40, "emitted", "start")]
+    parts.append(legend(colours, left, 25)[0])
     for number, sample in enumerate(trace.samples):
         y, x = 50 + number * _LINE, float(left)
-        parts.append(_text(left - 8, y + 13, f"{number}: {_routes(sample.routes.expected)}", "end"))
+        parts.append(text(left - 8, y + 13, f"{number}: {_routes(sample.routes.expected)}", "end"))
         for name, share in sample.routes.first.items():
             parts.append(f'<rect x="{x:.1f}" y="{y}" width="{bar * share:.1f}" height="{_LINE - 6}" fill="{colours[name]}"/>')
             if share > 0.15:
-                parts.append(_text(x + bar * share / 2, y + 13, f"{share:.0%}", "middle"))
+                parts.append(text(x + bar * share / 2, y + 13, f"{share:.0%}", "middle"))
             x += bar * share
-        parts.append(_text(left + bar + 8, y + 13, _routes(sample.routes.emitted), "start"))
-    return _document((left + bar + right, 56 + len(trace.samples) * _LINE), title, "".join(parts))
+        parts.append(text(left + bar + 8, y + 13, _routes(sample.routes.emitted), "start"))
+    return document((left + bar + right, 56 + len(trace.samples) * _LINE), title, "".join(parts))
 
 
 def token_strip(sample: SampleTrace, attention: Attention | None = None, *, layer: int | None = None) -> Svg:
@@ -108,21 +111,21 @@ def token_strip(sample: SampleTrace, attention: Attention | None = None, *, laye
         raise UsageError("attention", expected=f"shares of {len(sample.tokens)} tokens", got=attention.weights.shape[1])
     weights = None if attention is None else (attention.weights.mean(0) if layer is None else attention.weights[layer]).tolist()
     title = "Tokens" if attention is None else f"Where the {attention.head} {attention.kind.lower()} looks"
-    parts = [_text(10, 18, title, "start", bold=True), *_legend(KINDS, 10)]
+    parts = [text(10, 18, title, "start", bold=True), legend(KINDS, 10, 25)[0]]
     chips = _chips(sample.tokens)
     shares = [None if weights is None else sum(weights[token.index] for token in members) for _, members in chips]
     greatest = max([share for share in shares if share is not None], default=1.0)
     x, y = 10.0, 50
     for (label, members), share in zip(chips, shares, strict=True):
         shown = label if share is None else f"{label} {share:.0%}"
-        width = _LETTER * len(shown) + 10
+        width = LETTER * len(shown) + 10
         if x + width > _WIDTH:
             x, y = 10.0, y + _LINE
         looks = attention is not None and members[0].index == attention.token
         fill = 0.25 if share is None else 0.7 * share / greatest
         parts.append(_chip(x, y, width, shown, KINDS[members[0].kind], members[0].learned, fill, looks=looks))
         x += width + 4
-    return _document((_WIDTH, y + _LINE + 4), title, "".join(parts))
+    return document((_WIDTH, y + _LINE + 4), title, "".join(parts))
 
 
 def symptom_chart(found: Mapping[str, Sequence[Symptom]], title: str = "Quantities that show a fault") -> Svg:
@@ -133,9 +136,9 @@ def symptom_chart(found: Mapping[str, Sequence[Symptom]], title: str = "Quantiti
     """
     values = {(f"{each.quantity} ({each.fault})", name): each for name, some in found.items() for each in some}
 
-    def cell(quantity: str, name: str) -> tuple[str, str, float]:
+    def cell(quantity: str, name: str) -> Cell:
         each = values[quantity, name]
-        return "-" if each.value is None else f"{each.value:.3g}", CONFLICT, 0.7 * each.shown
+        return Cell("-" if each.value is None else f"{each.value:.3g}", CONFLICT, 0.7 * each.shown)
 
     return _table(title, list(dict.fromkeys(quantity for quantity, _ in values)), list(found), cell)
 
@@ -157,34 +160,13 @@ def _chip(x: float, y: int, width: float, label: str, colour: str, learned: bool
     box = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_LINE - 5}" rx="4"'
     line = f'<line x1="{x + 4:.1f}" x2="{x + width - 4:.1f}" y1="{y + 16}" y2="{y + 16}" stroke="{colour}" stroke-width="1.5"/>'
     outline = f'<rect {box} fill="{colour}" fill-opacity="{fill:.3f}" stroke="{colour}" stroke-width="{3 if looks else 1}"/>'
-    return outline + _text(x + width / 2, y + 13, label, "middle") + (line if learned else "")
-
-
-def _legend(colours: Mapping[str, str], left: float) -> list[str]:
-    parts, x = [], left + 0.0
-    for name, colour in colours.items():
-        parts.append(f'<rect x="{x:.1f}" y="25" width="10" height="10" fill="{colour}"/>' + _text(x + 14, 34, name, "start"))
-        x += 14 + _LETTER * len(name) + 14
-    return parts
+    return outline + text(x + width / 2, y + 13, label, "middle") + (line if learned else "")
 
 
 def _routes(routes: Sequence[str]) -> str:
     return " + ".join(routes) or "words"
 
 
-def _table(title: str, rows: Sequence[str], columns: Sequence[str], cell: Callable[[str, str], tuple[str, str, float]]) -> Svg:
-    """Rows and columns of numbers, each (text, colour, opacity) from `cell(row, column)`."""
-    left = 20 + _LETTER * max((len(row) for row in rows), default=0)
-    width = max([_CELL_W, *(_LETTER * len(name) + 10 for name in columns)])
-    parts = [_text(10, 18, title, "start", bold=True)]
-    parts += [_text(left + (place + 0.5) * width, 38, name, "middle") for place, name in enumerate(columns)]
-    for number, row in enumerate(rows):
-        y = 44 + number * _CELL_H
-        parts.append(_text(left - 8, y + 14, row, "end"))
-        for place, column in enumerate(columns):
-            text, colour, opacity = cell(row, column)
-            box = f'x="{left + place * width + 1:.1f}" y="{y + 1}" width="{width - 2:.1f}" height="{_CELL_H - 2}"'
-            parts.append(f'<rect {box} fill="{BAND}"/><rect {box} fill="{colour}" fill-opacity="{opacity:.3f}"/>')
-            parts.append(_text(left + (place + 0.5) * width, y + 14, text, "middle"))
-    size = math.ceil(max(left + len(columns) * width, _LETTER * len(title) + 20)), 48 + len(rows) * _CELL_H
-    return _document(size, title, "".join(parts))
+def _table(title: str, rows: Sequence[str], columns: Sequence[str], cell: Callable[[str, str], Cell]) -> Svg:
+    """A grid whose cells are told by the names of row and column."""
+    return shaded_grid(title, rows, columns, lambda row, column: cell(rows[row], columns[column]))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tpo_lab.drawing import GROUND_TRUTH, POINTED, PREDICTION, Box, contact_sheet, draw_boxes, draw_strokes
 from tpo_lab.errors import UsageError
-from tpo_lab.report.pictures import _beside, strip
+from tpo_lab.report.pictures import beside, strip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +32,7 @@ def prompt_sheet(samples: Sequence[Sample]) -> Image:
     if not samples or bare:
         raise UsageError("samples", expected="at least one, each with a prompt", got=bare or "none")
     kinds = [", ".join(prompt.type for prompt in sample.prompts) for sample in samples]
-    return _beside([contact_sheet([[_pointed(sample)]], [kind]) for sample, kind in zip(samples, kinds, strict=True)])
+    return beside([contact_sheet([[_pointed(sample)]], [kind]) for sample, kind in zip(samples, kinds, strict=True)])
 
 
 def drawn_picture(sample: Sample, drawings: Mapping[str, NDArray[np.floating[Any]]]) -> Image:
@@ -59,7 +59,7 @@ def drawn_picture(sample: Sample, drawings: Mapping[str, NDArray[np.floating[Any
         lamp = np.asarray(Pictures.fromarray(light.astype(np.float32)).resize(large.size, Pictures.Resampling.NEAREST))
         lit = Pictures.fromarray((np.asarray(large) * lamp[..., None]).astype(np.uint8))
         tiles.append(contact_sheet([[lit]], [name]))
-    return _beside(tiles)
+    return beside(tiles)
 
 
 def moved_picture(sample: Sample, prompts: Sequence[Sequence[float]], answers: Sequence[Sequence[float]], count: int = 5) -> Image:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from tpo_lab.drawing import PALETTE
 from tpo_lab.errors import UsageError
-from tpo_lab.report.charts import FAINT, Svg, _document, _text, _ticks
+from tpo_lab.report.svg import FAINT, Axis, Svg, colour_of, document, text
 
 _ROW, _TOP, _BOTTOM, _RIGHT, _PLOT = 30, 34, 34, 20, 380
 
@@ -32,22 +31,18 @@ def seeds_chart(
         raise UsageError("values", expected="at least one", got=dict(values))
     low, high = min(shown), max(shown)
     room = (high - low) * 0.05 or 0.5
-    low, high = low - room, high + room
     left = 20 + 7 * max(map(len, values))
+    x = Axis(low - room, high + room, left, left + _PLOT)
     bottom = _TOP + _ROW * len(values)
-
-    def x(value: float) -> float:
-        return left + _PLOT * (value - low) / (high - low)
-
-    parts = [_text(10, 18, title, "start", bold=True)]
-    for tick in _ticks(low, high):
+    parts = [text(10, 18, title, "start", bold=True)]
+    for tick in x.ticks():
         dark = zero and tick == 0
         line = f'x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{bottom}"'
         parts.append(f'<line {line} stroke="{"#555555" if dark else FAINT}" stroke-width="{2 if dark else 1}"/>')
-        parts.append(_text(x(tick), bottom + 16, f"{tick:g}", "middle"))
+        parts.append(text(x(tick), bottom + 16, f"{tick:g}", "middle"))
     for number, (name, row) in enumerate(values.items()):
-        y, colour = _TOP + _ROW * number + _ROW / 2, PALETTE[(number + 2) % len(PALETTE)]
-        parts.append(_text(left - 8, y + 4, name, "end"))
+        y, colour = _TOP + _ROW * number + _ROW / 2, colour_of(number)
+        parts.append(text(left - 8, y + 4, name, "end"))
         if name in intervals:
             start, end = map(x, intervals[name])
             parts.append(
@@ -57,4 +52,4 @@ def seeds_chart(
         if row:
             middle = x(fmean(row))
             parts.append(f'<path d="M{middle:.1f} {y - 8:g}l6 8l-6 8l-6 -8z" fill="none" stroke="{colour}" stroke-width="2"/>')
-    return _document((left + _PLOT + _RIGHT, bottom + _BOTTOM), title, "".join(parts))
+    return document((left + _PLOT + _RIGHT, bottom + _BOTTOM), title, "".join(parts))

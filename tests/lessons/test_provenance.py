@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tpo_lab import provenance
 from tpo_lab.errors import UsageError
+from tpo_lab.lessons import provenance
 
 README = """# weights
 

@@ -9,7 +9,7 @@ import pytest
 
 from tpo_lab import evaluation
 from tpo_lab.errors import UsageError
-from tpo_lab.frames_shown import scores_by_frames
+from tpo_lab.lessons.frames import scores_by_frames
 from tpo_lab.model import TPOModel
 from tpo_lab.sample import Sample
 

@@ -1,4 +1,4 @@
-"""Equation 1 taken apart: counts, gradients that reach what they should and nothing else, and steps that leave the model alone."""
+"""Equation 1 taken apart: counts, families, and steps that leave the model alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tpo_lab.errors import UsageError
-from tpo_lab.loss_study import Term, by_family, curves, few_steps, gradient_norms, samples_of_each, terms_of
+from tpo_lab.lessons.losses import Term, by_family, curves, few_steps, samples_of_each, terms_of
+from tpo_lab.lessons.prompts import batch_of
 from tpo_lab.model import TPOModel
-from tpo_lab.prompt_study import batch_of
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora
 
@@ -72,37 +72,6 @@ class TestTerms:
             Term("mlm", "mlm", 1, 4.0, 1.0, 4.0),
         ]
         assert by_family(terms) == {"a x": 5.0, "a y": 0.0, "mlm": 4.0}
-
-
-class TestGradients:
-    def test_a_head_hears_its_own_loss_and_lora_hears_all(self, tiny: TPOModel, samples: list[Sample]):
-        tiny.add_lora(LORA)
-        batch = batch_of(tiny, samples)
-        norms = gradient_norms(tiny, tiny.losses(batch, tiny(batch)))
-        assert set(norms) == {"mlm", "assign", "region", "temporal"}
-        assert all(reached["llm lora"] > 0 for reached in norms.values())
-        for head, other in (("region", "temporal"), ("temporal", "region")):
-            assert norms[head][f"{head} head"] > 0 and norms[head][f"{head} token"] > 0
-            assert norms[head][f"{other} head"] == norms[head][f"{other} token"] == 0
-        assert norms["mlm"]["region head"] == norms["assign"]["temporal token"] == 0
-        assert norms["assign"]["new words"] > 0
-
-    def test_they_are_those_of_backward_weighted(self, tiny: TPOModel, samples: list[Sample]):
-        batch = batch_of(tiny, samples)
-        report = tiny.losses(batch, tiny(batch), {"mlm": 1.0, "region": 3.0})
-        norms = gradient_norms(tiny, report)
-        assert all(parameter.grad is None for parameter in tiny.parameters())
-        (3.0 * (2 * report.terms["region/l1"] + 0.2 * report.terms["region/giou"])).backward()
-        squares = sum(float(parameter.grad.pow(2).sum()) for parameter in tiny.head("region").parameters() if parameter.grad is not None)
-        assert norms["region"]["region head"] == pytest.approx(squares**0.5, rel=1e-4)
-        assert set(norms) == {"mlm", "region"}
-
-    def test_what_is_frozen_is_left_out(self, tiny: TPOModel, samples: list[Sample]):
-        for name, parameter in tiny.named_parts().items():
-            parameter.requires_grad_(name.startswith("heads.region."))
-        batch = batch_of(tiny, samples)
-        norms = gradient_norms(tiny, tiny.losses(batch, tiny(batch)))
-        assert set(norms) == {"region"} and set(norms["region"]) == {"region head"}
 
 
 class TestFewSteps:

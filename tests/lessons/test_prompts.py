@@ -10,8 +10,7 @@ import torch
 
 from tpo_lab.boxes import box_iou, order_corners
 from tpo_lab.errors import UsageError
-from tpo_lab.model import TPOModel
-from tpo_lab.prompt_study import (
+from tpo_lab.lessons.prompts import (
     MISREADINGS,
     Sweep,
     batch_of,
@@ -26,6 +25,7 @@ from tpo_lab.prompt_study import (
     three_ways,
     true_boxes,
 )
+from tpo_lab.model import TPOModel
 from tpo_lab.sample import Sample
 
 WHOLE = {"times_sec": [0.0, 3.5]}

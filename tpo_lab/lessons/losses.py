@@ -1,4 +1,4 @@
-"""Takes Equation 1 apart: each term of one batch, the gradients that each part of the sum sends into the model, and a few steps of it."""
+"""Takes Equation 1 apart: each term of one batch, what families of them add, and a few steps of training."""
 
 from __future__ import annotations
 
@@ -101,31 +101,6 @@ def by_family(terms: Sequence[Term]) -> dict[str, float]:
         name = term.owner if term.owner == term.term else f"{term.owner} {family}"
         sums[name] = sums.get(name, 0.0) + term.adds
     return sums
-
-
-def gradient_norms(model: TPOModel, report: LossReport) -> dict[str, dict[str, float]]:
-    """Part of the sum -> part of the model -> norm of the gradient that the one sends to the other.
-
-    Parts of the model are the vision encoder, the connector, the language model's base and its LoRA, the new words (rows of routes and
-    prompts), the prompt encoder, each task token and each head; those that do not learn are left out. `.grad` stays as it is.
-    """
-    learning = {name: parameter for name, parameter in model.named_parts().items() if parameter.requires_grad}
-    found: dict[str, dict[str, float]] = {}
-    for owner, loss in report.per_head().items():
-        if not loss.requires_grad:
-            continue
-        gradients = torch.autograd.grad(loss, list(learning.values()), retain_graph=True, allow_unused=True)
-        squares = dict.fromkeys(map(_part, learning), 0.0)
-        for name, gradient in zip(learning, gradients, strict=True):
-            squares[_part(name)] += 0.0 if gradient is None else float(gradient.double().pow(2).sum())
-        found[owner] = {part: square**0.5 for part, square in squares.items()}
-    return found
-
-
-def _part(parameter: str) -> str:
-    first, second, *rest = parameter.split(".")
-    named = {"llm": f"llm {second}", "heads": f"{second} head", "tokens": f"{rest[0]} token" if second == "task" else "new words"}
-    return named.get(first, first)
 
 
 def few_steps(

@@ -10,7 +10,7 @@ import tpo_lab as tpo
 from tpo_lab.datasets import yard
 from tpo_lab.datasets.against_media import against_media
 from tpo_lab.errors import UsageError
-from tpo_lab.notebooks.mistakes import halve_boxes, plant_mistakes, records_of, write_records
+from tpo_lab.lessons.mistakes import halve_boxes, plant_mistakes, records_of, write_records
 from tpo_lab.sample import Sample
 
 

@@ -18,8 +18,8 @@ steps: int = 150  # of training
 out: str = "../runs/small"  # folder of this run
 seed: int = 0  # of the perceptron and of the order of the boxes"""
 TRAIN = """from tpo_lab.notebooks import emit, start
-from tpo_lab.notebooks.small import fit_boxes
-from tpo_lab.report.charts import Panel, line_chart
+from tpo_lab.lessons.perceptron import fit_boxes
+from tpo_lab.report import Panel, line_chart
 
 start(seed=seed, threads=1)
 curve = fit_boxes(rate=rate, loss=loss, hidden=hidden, steps=steps, seed=seed)"""
@@ -30,7 +30,7 @@ _EMBEDDING, _TRAINED, _HELD_OUT, _BATCH = 24, 256, 512, 32
 _NOISE = 0.3
 
 
-def write_small(path: Path | str) -> Path:
+def write_notebook(path: Path | str) -> Path:
     """Writes the notebook, whose parameters are `rate`, `loss`, `hidden`, `steps`, `out` and `seed`; returns its path."""
     cells: list[dict[str, Any]] = [_code("parameters", PARAMETERS, tags=["parameters"])]
     cells += [_code(name, text) for name, text in (("train", TRAIN), ("show", SHOW), ("emit", EMIT))]
