@@ -116,7 +116,7 @@ assert sorted(remembered) == true, (
 
 # %%
 outlined = [s for s in val if s.targets.mask is not None]
-hidden = hidden_for_a_while(outlined, 3 if fast else 8) or outlined[:1]
+hidden = hidden_for_a_while(outlined, 3 if fast else 5) or outlined[:1]
 rows = [Frames(model.backbone).row([s]) for s in hidden]
 targets = [model.targets(model.collate([row]).to(device))["mask"] for row in rows]
 shown = shown_masks(follow_box(head.tracker, rows[0].frames.to(device), targets[0].boxes_xyxy[0, 0]), targets[0].masks.shape[-2:])
