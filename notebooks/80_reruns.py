@@ -239,6 +239,6 @@ notebooks.emit(out, notebook="80_reruns", headline=headline, table=grouped.frame
 # **Exercises**
 #
 # 1. Add seeds to the sweep file until the interval of GIoU minus L1 leaves 0 out, if it ever does. How many runs are new each time? (Deciding when to stop by looking is itself a way to fool yourself: how would you fix the number beforehand?)
-# 2. Write a chain: `10_tokens_and_routing` in fast mode, and `20_region_head`, which takes the `checkpoint` of the first. `tpo-lab rerun --help` shows the form.
+# 2. Write a chain, in which `20_region_head` takes the checkpoint of `10_tokens_and_routing` at the same seed: in place of `notebook` stands `chain: [{notebook: 10_tokens_and_routing}, {notebook: 20_region_head, takes: {checkpoint: checkpoint}}]`. With `parameters: {fast: true}` it is a matter of minutes. What is the key of the second run made of?
 #
 # Next: [90_how_nano_was_made](90_how_nano_was_made.ipynb).

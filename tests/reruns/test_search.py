@@ -113,6 +113,13 @@ class TestValue:
     def test_a_dotted_field_is_read(self):
         assert value_of(RECORD, "headline.region_acc") == 0.5
 
+    def test_names_may_have_dots_of_their_own(self):
+        record = {"headline": {"REC Acc@0.5": 0.25, "REC Acc@0": {"5": 1.0, "7": 0.5}}}
+        assert value_of(record, "headline.REC Acc@0.5") == 0.25
+        assert value_of(record, "headline.REC Acc@0.7") == 0.5
+        with pytest.raises(TPOError, match=r"headline: expected one of REC Acc@0, REC Acc@0\.5, got 'REC Acc@1\.5'"):
+            value_of(record, "headline.REC Acc@1.5")
+
     @pytest.mark.parametrize(
         ("field", "sentence"),
         [

@@ -14,6 +14,7 @@ from typing import Any
 
 from tpo_lab.errors import MissingExtraError, TPOError, UsageError, unknown_name
 from tpo_lab.reruns.chain import Chain
+from tpo_lab.reruns.fields import NoSuchField, field_of
 from tpo_lab.reruns.sweep import MAX_RUNS, Range, Sweep
 from tpo_lab.runs import read_jsonl
 
@@ -187,12 +188,10 @@ def value_of(record: Mapping[str, Any], field: str) -> float:
     Raises:
         TPOError: there is no such field (the closest names are offered), or no finite number in it.
     """
-    value: Any = record
-    for depth, name in enumerate(field.split(".")):
-        if not isinstance(value, Mapping) or name not in value:
-            where = ".".join(field.split(".")[:depth]) or "result record"
-            raise TPOError(str(unknown_name(f"{field}: {where}", name, value if isinstance(value, Mapping) else ())))
-        value = value[name]
+    try:
+        value = field_of(record, field)
+    except NoSuchField as missing:
+        raise TPOError(str(unknown_name(f"{field}: {missing.where or 'result record'}", missing.name, missing.known))) from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TPOError(f"result record: {field}: expected a finite number, got {value!r}.")
     return float(value)

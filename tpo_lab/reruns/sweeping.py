@@ -15,6 +15,7 @@ from tpo_lab.notebooks import require_extra
 from tpo_lab.notebooks.start import WORLDS
 from tpo_lab.reruns.agenda import Agenda
 from tpo_lab.reruns.executor import Ended, Executor
+from tpo_lab.reruns.fields import NoSuchField, field_of
 from tpo_lab.reruns.job import Job
 from tpo_lab.reruns.keys import code_version
 from tpo_lab.reruns.local import LocalExecutor
@@ -285,13 +286,11 @@ class _Sweeping:
 
 
 def _field(record: Mapping[str, Any], dotted: str) -> Any:
-    value: Any = record
-    for name in dotted.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            fields = ", ".join(value) if isinstance(value, Mapping) else "none"
-            raise UsageError(f"takes: {dotted}", expected=f"a field of the result of the job before: {fields}", got=name)
-        value = value[name]
-    return value
+    try:
+        return field_of(record, dotted)
+    except NoSuchField as missing:
+        fields = ", ".join(missing.known) or "none"
+        raise UsageError(f"takes: {dotted}", expected=f"a field of the result of the job before: {fields}", got=missing.name) from None
 
 
 def _executor(store: Store, workers: int | None, scheduler: str | None) -> Executor:
