@@ -89,6 +89,14 @@ def running_notes(out: Path) -> list[dict[str, Any]]:
     return found
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has waited for yet counts."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def processes(mark: str) -> Iterator[psutil.Process]:
     """Every process that has inherited this mark and is no zombie."""
     for process in psutil.process_iter():

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.reruns.small_jobs import BEGIN, FINISH, MARK, events, job_of, lock_holder, none_left, running_notes, task_of, wait_for
+from tests.reruns.small_jobs import BEGIN, FINISH, MARK, events, is_gone, job_of, lock_holder, none_left, running_notes, task_of, wait_for
 from tpo_lab.notebooks.execution import RunStopped
 from tpo_lab.reruns import worker
 from tpo_lab.reruns.folder import JobFolder, process
@@ -143,7 +142,7 @@ def test_who_is_stopped_saves_first(tmp_path: Path, write_notebook, mark: str, s
     attempt = run_job(task, watch=stop_when(Path(task.folder) / "pid", state))
     assert attempt["state"] == state and attempt["error"] == {"cell": 4, "type": "RunStopped", "message": "Enough."}
     assert (Path(task.folder) / "saved").exists() and events(Path(task.folder)) == ["begun"]
-    wait_for(lambda: not psutil.pid_exists(int((Path(task.folder) / "pid").read_text())))
+    wait_for(lambda: is_gone(int((Path(task.folder) / "pid").read_text())))
 
 
 def test_no_cell_begins_after_a_stop(tmp_path: Path, write_notebook):
@@ -178,7 +177,7 @@ def test_what_a_kernel_leaves_behind_ends_with_it(tmp_path: Path, write_notebook
     task = task_of(tmp_path, job_of(notebook=write_notebook("small.ipynb", BEGIN, CHILD, FINISH)))
     assert run_job(task)["state"] == "done"
     left = int((Path(task.folder) / "child").read_text())
-    wait_for(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: is_gone(left))
 
 
 def in_another_process(task: Task) -> subprocess.Popen[bytes]:
@@ -197,7 +196,7 @@ def test_a_killed_worker_is_noted_and_its_kernel_ends(tmp_path: Path, write_note
     other.wait()
     # the kernel holds the lock until it has noticed
     assert run_job(task, worker="second")["state"] == "done"
-    assert not psutil.pid_exists(note["kernel_pid"])
+    assert wait_for(lambda: is_gone(note["kernel_pid"]), patience_sec=60.0)
     killed, done = folder_of(task).attempts()
     assert (killed["state"], killed["worker"], killed["number"]) == ("killed", "other", 1)
     assert (done["state"], done["worker"], done["number"]) == ("done", "second", 2)
