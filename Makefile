@@ -10,7 +10,7 @@ STAMP   := $(VENV)/.installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab lint bench clean
+.PHONY: help demo test lab notebooks lint bench clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -23,8 +23,13 @@ demo: $(STAMP)  ## make data, train the nano model through every stage, evaluate
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab
-	$(BIN)/python -m jupyterlab notebooks
+lab: $(STAMP)  ## copy the notebooks to lab/, where they are yours, and open the first in JupyterLab
+	@mkdir -p lab/solutions
+	@for each in notebooks/*.ipynb notebooks/solutions/*.ipynb; do [ -e "lab/$${each#notebooks/}" ] || cp "$$each" "lab/$${each#notebooks/}"; done
+	$(BIN)/python -m jupyterlab $(LAB_ARGS) lab/00_tour.ipynb
+
+notebooks: $(STAMP)  ## run all notebooks in fast mode and make a site of them, build/notebooks/index.html
+	$(BIN)/python tools/site.py --out build/notebooks $(NOTEBOOKS_ARGS)
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy --strict
 	$(BIN)/ruff check .

@@ -284,7 +284,7 @@ class TestLessons:
     def test_stage_1(self, lesson: Callable[[str], Lesson]):
         run = lesson("10_tokens_and_routing")
         assert run.result["stages"] == ["1"]
-        assert run.shown().count("image/svg+xml") == 3
+        assert run.shown().count("image/svg+xml") == 6
         assert (Path(run.result["checkpoint"]) / "tpo.json").exists()
         emitted = run.emitted()
         assert {name: run.result[name] for name in emitted} == emitted, "the demo's document holds what the notebook showed"
@@ -301,7 +301,7 @@ class TestLessons:
     def test_the_other_heads_and_the_joint_training(self, lesson: Callable[[str], Lesson]):
         import tpo_lab as tpo
 
-        temporal, mask, joint = lesson("21_temporal_head"), lesson("22_mask_head"), lesson("30_joint_training")
+        temporal, mask, joint = lesson("21_temporal_head"), lesson("22_mask_head"), lesson("40_joint_training")
         assert {"routed", "teacher_forced"} <= set(temporal.result["after"]["temporal"])
         assert {"routed", "teacher_forced"} <= set(mask.result["after"]["mask"]) and min(mask.result["gradient_norms"].values()) > 0
         assert set(joint.result["plain_questions"]) == {"base", "start", "after 3a", "after 3b"}

@@ -222,6 +222,16 @@ def test_add_lora_twice_is_refused_only_with_other_settings(tiny: TPOModel) -> N
         tiny.add_lora(Lora(rank=3))
 
 
+@pytest.mark.parametrize("targets", [("q_porj",), ("v_proj", "q_porj")])
+def test_a_target_that_no_layer_of_the_language_model_has_is_refused_with_the_closest_names(
+    tiny: TPOModel, targets: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError, match=r"lora.targets: expected one of .*down_proj.*, got 'q_porj'\. Did you mean 'q_proj'"):
+        tiny.add_lora(Lora(targets=targets))
+    assert tiny.lora is None and not any(".lora_" in name for name in tiny.named_parts())
+    tiny.add_lora(Lora(targets=("q_proj",)))
+
+
 def test_lora_changes_nothing_at_the_start_and_stays_fp32_in_a_bf16_model(
     build_tiny: Callable[..., TPOModel], samples: list[Sample]
 ) -> None:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CORE: list[str] = PROJECT["project"]["dependencies"]
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
-BY_REQUEST = ("mcp", "decord", "torchcodec", "sam2")
+BY_REQUEST = ("mcp", "decord", "torchcodec", "sam2", "mlflow", "wandb")
 """Extras that no other one contains and that `make` does not install."""
 
 
@@ -229,7 +229,16 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 @needs_make
 def test_make_alone_explains_every_target():
     done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert re.findall(r"^  make (\w+) +\S", done.stdout, flags=re.MULTILINE) == ["help", "demo", "test", "lab", "lint", "bench", "clean"]
+    assert re.findall(r"^  make (\w+) +\S", done.stdout, flags=re.MULTILINE) == [
+        "help",
+        "demo",
+        "test",
+        "lab",
+        "notebooks",
+        "lint",
+        "bench",
+        "clean",
+    ]
 
 
 @needs_make

@@ -150,16 +150,6 @@ class TestCharts:
         with pytest.raises(UsageError, match="at least one, got 0"):
             line_chart([])
 
-    def test_confusion_shades_each_cell_by_its_share_of_the_row(self):
-        chart = confusion_chart(["none", "region"], [[3, 1], [0, 5]], "Routes")
-        assert [word for word in texts(chart) if word.isdigit()] == ["3", "1", "0", "5"]
-        shades = [float(node.attrib["fill-opacity"]) for node in ElementTree.fromstring(chart).iter() if "fill-opacity" in node.attrib]
-        assert shades == pytest.approx([0.75 * 0.75, 0.75 * 0.25, 0, 0.75], abs=1e-3)
-
-    def test_confusion_of_another_shape_is_refused(self):
-        with pytest.raises(UsageError, match=r"expected \[2, 2\], got \[2, 1\]"):
-            confusion_chart(["a", "b"], [[1, 2], [3]], "t")
-
 
 class TestComparison:
     def test_means_and_the_paired_change(self):

@@ -24,7 +24,7 @@ from tpo_lab.recipes import Recipe
 from tpo_lab.runs import environment, write_json
 
 STAGES = ("3a", "3b")
-BEFORE, JOINT = Path("21_temporal_head/run/2.temporal/checkpoint"), Path("30_joint_training/run/3b/checkpoint")
+BEFORE, JOINT = Path("21_temporal_head/run/2.temporal/checkpoint"), Path("40_joint_training/run/3b/checkpoint")
 
 
 def main() -> None:

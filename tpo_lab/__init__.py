@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tpo_lab.api import build, load
     from tpo_lab.evaluation import Evaluation, evaluate
     from tpo_lab.model import TPOModel
+    from tpo_lab.probes import Trace, probe
     from tpo_lab.recipes import Recipe, recipe
     from tpo_lab.sample import Sample, read, validate, write
     from tpo_lab.tracking import track
@@ -26,11 +27,13 @@ _HOME = {
     "Recipe": "recipes",
     "Sample": "sample",
     "TPOModel": "model",
+    "Trace": "probes",
     "TrainingOptions": "training",
     "build": "api",
     "evaluate": "evaluation",
     "fit": "training",
     "load": "api",
+    "probe": "probes",
     "read": "sample",
     "recipe": "recipes",
     "track": "tracking",
@@ -44,12 +47,14 @@ __all__ = [
     "Recipe",
     "Sample",
     "TPOModel",
+    "Trace",
     "TrainingOptions",
     "__version__",
     "build",
     "evaluate",
     "fit",
     "load",
+    "probe",
     "read",
     "recipe",
     "track",

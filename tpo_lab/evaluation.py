@@ -114,7 +114,7 @@ def evaluate(
     try:
         for start in range(0, len(asked), batch_size):
             rows = [frames.row([sample]) for sample in asked[start : start + batch_size]]
-            records += _answer_rows(model, answerer, _blinded(rows) if blind else rows)
+            records += answer_rows(model, answerer, _blinded(rows) if blind else rows)
             if progress is not None:
                 progress(len(records), len(asked))
     finally:
@@ -123,7 +123,8 @@ def evaluate(
 
 
 @torch.no_grad()
-def _answer_rows(model: TPOModel, answerer: Answerer, rows: Sequence[Row]) -> list[Record]:
+def answer_rows(model: TPOModel, answerer: Answerer, rows: Sequence[Row]) -> list[Record]:
+    """Answers rows of one sample each, by the model's own routes and by the routes that are given; one record per row, in their order."""
     video = FeatureCache(model)(rows)
     questions = [replace(row, samples=(_question(row.samples[0]),)) for row in rows]
     answers = answerer.answer(questions, video=video)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,13 +99,18 @@ class TPOModel(nn.Module):
         self.provenance = Provenance()
 
     def add_lora(self, settings: Lora) -> None:
-        """Put LoRA on the language model's linear layers; a second call with other settings is refused."""
+        """Put LoRA on the language model's linear layers; a second call with other settings is refused.
+
+        Raises:
+            UsageError: it carries LoRA with other settings, or a target is the name of no layer.
+        """
         from peft import LoraConfig, inject_adapter_in_model
 
         if self.lora is not None:
             if self.lora != settings:
                 raise UsageError("lora", expected=repr(self.lora), got=settings, hint="The model already carries LoRA; merge it first.")
             return
+        self._refuse_unknown_targets(settings.targets)
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number scales
@@ -117,6 +123,19 @@ class TPOModel(nn.Module):
             if name.startswith("llm.lora."):
                 parameter.data = parameter.data.float()
         self.lora = settings
+
+    def _refuse_unknown_targets(self, targets: Iterable[str]) -> None:
+        """peft passes over a target that no layer has as long as another one has a layer."""
+        modules = dict(self.backbone.model.named_modules())
+
+        def is_found(target: str) -> bool:
+            pattern = re.compile(self.backbone.lora_targets((target,)))
+            return any(pattern.fullmatch(name) for name in modules)
+
+        for target in targets:
+            if not is_found(target):
+                linear = {name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear)}
+                raise unknown_name("lora.targets", target, filter(is_found, linear))
 
     def named_parts(self) -> dict[str, nn.Parameter]:
         """Every parameter once, under a part that every backbone has: vision, connector, llm.base, llm.lora, tokens, prompts, heads."""

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,11 +85,14 @@ class RunFolder:
         if not (self.path / "config.json").exists():
             write_json(self.path / "config.json", {**config, "environment": environment()})
         self._metrics = self.path / METRICS
+        self.listener: Callable[[Mapping[str, Any]], None] | None = None
 
     def log(self, **values: Any) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl, and tell the listener where there is one."""
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+        if self.listener is not None:
+            self.listener(values)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every line of metrics.jsonl."""

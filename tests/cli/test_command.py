@@ -40,6 +40,11 @@ COMMANDS = {
     "pretrain nano",
     "pretrain tracker",
     "score",
+    "rerun",
+    "runs table",
+    "runs show",
+    "runs diff",
+    "runs open",
     "doctor",
 }
 

@@ -18,7 +18,7 @@ import typer
 from typer.main import get_command
 
 from tpo_lab._version import __version__
-from tpo_lab.cli import checkpoint, convert, data, demo, doctor, evaluate, predict, pretrain, score, track, train
+from tpo_lab.cli import checkpoint, convert, data, demo, doctor, evaluate, predict, pretrain, rerun, runs, score, track, train
 from tpo_lab.cli.command import AsJson, Debug, Result
 from tpo_lab.cli.failures import explain
 from tpo_lab.cli.screen import plain, show
@@ -31,9 +31,9 @@ app = typer.Typer(
     add_completion=False,
 )
 data.group.add_typer(convert.group)
-for module in (demo, train, evaluate, score, predict, track, doctor):
+for module in (demo, train, evaluate, score, predict, track, rerun, doctor):
     app.add_typer(module.group)
-for module in (data, checkpoint, pretrain):
+for module in (data, checkpoint, pretrain, runs):
     app.add_typer(module.group, name=module.__name__.rpartition(".")[2])
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLE = """
 tpo-lab evaluate runs/first --data val.jsonl
 tpo-lab evaluate nano-tpo --data qvhighlights.jsonl --predictions answers.jsonl
-tpo-lab evaluate runs/demo/30_joint_training/run/3b --data val.jsonl --blind --out runs/blind
+tpo-lab evaluate runs/demo/40_joint_training/run/3b --data val.jsonl --blind --out runs/blind
 """
 
 group = typer.Typer()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 EXAMPLE = """
-tpo-lab predict runs/demo/30_joint_training/run/3b clip.mp4 "When does the red ball stop?" --out answer
+tpo-lab predict runs/demo/40_joint_training/run/3b clip.mp4 "When does the red ball stop?" --out answer
 tpo-lab predict runs/qvhighlights film.mp4 "When do they dance?" --features features --window 75
 tpo-lab predict runs/first clip.mp4 "Where does this go?" --box 12,30,96,120 --json
 tpo-lab predict runs/first clip.mp4 "Track <prompt:0> in the video." --point 40,60 --out answer

@@ -59,13 +59,18 @@ def train(
     feature_cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep vision features there, for later stages and runs; memory only by default.")
     ] = None,
+    tracker: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Log every step to tensorboard, mlflow, wandb, ...; repeatable. Default: none.")
+    ] = [],  # noqa: B006
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and what each stage trains, then stop.")] = False,
 ) -> Result:
     """Train a model through the stages of a recipe."""
     from tpo_lab import recipes
+    from tpo_lab.trackers import checked_trackers
     from tpo_lab.training import TrainingOptions
 
+    trackers = checked_trackers(tracker)
     chosen = recipes.recipe(recipe).replace(**_knobs(set_))
     if not dry_run:
         for name, value in (("--data", data), ("--out", out)):
@@ -78,7 +83,7 @@ def train(
     if dry_run or out is None:
         return _plan(model, chosen, stages, _samples(data, root, stages, seed) if data else None, seed)
     kept = None if feature_cache is None else str(feature_cache)
-    options = TrainingOptions(seed=seed, micro_batch=micro_batch, feature_cache=kept)
+    options = TrainingOptions(seed=seed, micro_batch=micro_batch, feature_cache=kept, trackers=trackers)
     return _fit(model, chosen, stage, _samples(data, root, stages, seed), out, options, resume=resume)
 
 

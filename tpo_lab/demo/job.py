@@ -43,7 +43,7 @@ LESSONS = (
     Lesson("20_region_head", ("2.region",)),
     Lesson("21_temporal_head", ("2.temporal",)),
     Lesson("22_mask_head", ("2.mask",)),
-    Lesson("30_joint_training", ("3a", "3b")),
+    Lesson("40_joint_training", ("3a", "3b")),
 )
 """Each notebook takes the checkpoint of the one before: heads are trained one after the other, then all together."""
 

@@ -25,7 +25,7 @@ class DemoSettings:
     val_samples: int = 900
     test_samples: int = 900
     steps: int = 0
-    eval_samples: int = 60
+    eval_samples: int = 40
     tested: int = 900
     examples: int = 6
     recipe: str = "nano"

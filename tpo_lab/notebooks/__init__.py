@@ -8,6 +8,7 @@ from __future__ import annotations
 from tpo_lab.notebooks.cells import RESULT, emit, open_run, peak_memory_mb, progress_line, read_result
 from tpo_lab.notebooks.declared import Parameter, available, checked, find, parameters
 from tpo_lab.notebooks.execution import NotebookRun, execute, require_extra
+from tpo_lab.notebooks.start import start, world
 
 __all__ = [
     "RESULT",
@@ -24,4 +25,6 @@ __all__ = [
     "progress_line",
     "read_result",
     "require_extra",
+    "start",
+    "world",
 ]

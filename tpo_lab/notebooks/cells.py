@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -17,6 +18,8 @@ from tpo_lab.runs import write_json
 RESULT = "application/vnd.tpo.result+json"
 """The type under which the last cell of a notebook shows its result."""
 SCHEMA = "tpo_lab.result/1"
+JOB = "TPO_JOB_KEY"
+"""Environment variable: the key of the job that a notebook runs for; its result carries it, so that no older one passes for it."""
 
 
 def read_result(executed: Path) -> dict[str, Any]:
@@ -34,10 +37,14 @@ def read_result(executed: Path) -> dict[str, Any]:
 
 
 def emit(out: Path | str, **result: Any) -> None:
-    """In the last cell of a notebook: show its result, and write it to `out/result.json`, the mark that the notebook is done."""
+    """In the last cell of a notebook: show its result, and write it to `out/result.json`, the mark that the notebook is done.
+
+    The record holds what is given, the most memory that the kernel has held, and "job" where the notebook runs for a sweep.
+    """
     from IPython.display import display
 
-    record = {"schema": SCHEMA, **result, "peak_memory_mb": peak_memory_mb()}
+    job = {"job": os.environ[JOB]} if os.environ.get(JOB) else {}
+    record = {"schema": SCHEMA, **result, **job, "peak_memory_mb": peak_memory_mb()}
     path = Path(out) / "result.json"
     figures = "".join(f"\n  {name}: {value:.3f}" for name, value in dict(result.get("headline", {})).items())
     display({RESULT: record, "text/plain": f"Written to {path}{figures}"}, raw=True)  # type: ignore[no-untyped-call]

@@ -27,10 +27,10 @@ class Parameter:
 
 
 def available() -> dict[str, Path]:
-    """The shipped notebooks by name, in reading order."""
+    """The shipped notebooks by name, in reading order: those with every exercise done, which run from top to bottom."""
     from tpo_lab.backbones import shipped
 
-    return {path.stem: path for path in sorted(shipped("notebooks").glob("*.ipynb"))}
+    return {path.stem: path for path in sorted((shipped("notebooks") / "solutions").glob("*.ipynb"))}
 
 
 def find(name: str) -> Path:

@@ -5,10 +5,12 @@ Every number is given by the caller; only `comparison` computes any.
 
 from __future__ import annotations
 
-from tpo_lab.report.charts import Panel, Svg, confusion_chart, line_chart, loss_chart
+from tpo_lab.report.charts import Panel, line_chart, loss_chart, term_panel
 from tpo_lab.report.comparison import Row, comparison, overlap
+from tpo_lab.report.grids import confusion_chart
 from tpo_lab.report.page import Example, Page, render
 from tpo_lab.report.pictures import box_picture, clip_sheet, mask_picture, pointing_picture, window_picture
+from tpo_lab.report.svg import Svg
 
 __all__ = [
     "Example",
@@ -26,5 +28,6 @@ __all__ = [
     "overlap",
     "pointing_picture",
     "render",
+    "term_panel",
     "window_picture",
 ]

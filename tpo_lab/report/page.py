@@ -9,8 +9,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from tpo_lab.drawing import GROUND_TRUTH, PREDICTION, to_data_uri
-from tpo_lab.report.charts import Svg
 from tpo_lab.report.comparison import Row, Triple
+from tpo_lab.report.svg import Svg
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -127,7 +127,7 @@ def box_picture(sample: Sample, predicted: Mapping[str, Any] | None, *, count: i
         drawn = [(list(xyxy), label, colour) for xyxy, label, colour in boxes] if place == asked else []
         tile = draw_boxes(shown.frames[place], drawn, scale=enlarged)
         tiles.append(_pointed(tile, sample, shown, enlarged) if place == 0 and asked else tile)
-    return _beside(tiles)
+    return beside(tiles)
 
 
 def pointing_picture(sample: Sample, attention: NDArray[np.floating[Any]]) -> Image:
@@ -156,7 +156,7 @@ def pointing_picture(sample: Sample, attention: NDArray[np.floating[Any]]) -> Im
         large = Image.fromarray(frame).resize((_TILE_WIDTH, max(1, round(frame.shape[0] * _TILE_WIDTH / frame.shape[1]))))
         lamp = np.asarray(Image.fromarray(shares.astype(np.float32)).resize(large.size, Image.Resampling.NEAREST))
         tiles.append(Image.fromarray((np.asarray(large) * lamp[..., None]).astype(np.uint8)))
-    return _beside(tiles)
+    return beside(tiles)
 
 
 def mask_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
@@ -190,7 +190,7 @@ def mask_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image:
         tile = draw_boxes(np.asarray(drawn), [_larger(box, enlarged) for box in boxes])
         tiles.append(_pointed(tile, sample, shown, enlarged) if place == 0 else tile)
     half = (len(tiles) + 1) // 2
-    return _below(_beside(tiles[:half]), _beside(tiles[half:])) if len(tiles) > _ROW_OF_TILES else _beside(tiles)
+    return _below(beside(tiles[:half]), beside(tiles[half:])) if len(tiles) > _ROW_OF_TILES else beside(tiles)
 
 
 def _pointed(tile: Image, sample: Sample, shown: Strip, enlarged: int) -> Image:
@@ -242,7 +242,7 @@ def window_picture(sample: Sample, predicted: Mapping[str, Any] | None) -> Image
     saliency = answer.get("saliency") or ()
     curves = [("saliency", [pair[0] for pair in saliency], [pair[1] for pair in saliency], PREDICTION)] if saliency else []
     tiles = [draw_boxes(frame, [], scale=1) for frame in shown.frames]
-    film = _beside([tile.resize((_FILM_WIDTH, max(1, round(tile.height * _FILM_WIDTH / tile.width)))) for tile in tiles])
+    film = beside([tile.resize((_FILM_WIDTH, max(1, round(tile.height * _FILM_WIDTH / tile.width)))) for tile in tiles])
     return _below(film, timeline(film.width, shown.duration_sec, windows, curves))
 
 
@@ -251,7 +251,8 @@ def _enlargement(shown: Strip) -> int:
     return max(1, round(_FRAME_WIDTH / width))
 
 
-def _beside(tiles: Sequence[Image], gap: int = 4) -> Image:
+def beside(tiles: Sequence[Image], gap: int = 4) -> Image:
+    """Pictures in one row, with a gap in pixels between them."""
     from PIL import Image
 
     size = sum(tile.width for tile in tiles) + gap * (len(tiles) - 1), max(tile.height for tile in tiles)

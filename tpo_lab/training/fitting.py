@@ -18,6 +18,7 @@ from tpo_lab.model import TPOModel
 from tpo_lab.recipes import Recipe
 from tpo_lab.runs import METRICS, RunFolder
 from tpo_lab.sample import Sample
+from tpo_lab.trackers import checked_trackers, tracked
 from tpo_lab.training.data import StageData, counted, groups_of
 from tpo_lab.training.interrupt import stop_on_interrupt
 from tpo_lab.training.loop import STATE, Listener, StageLoop, TrainingOptions
@@ -50,8 +51,8 @@ def fit(
         The run folder. The model is left in evaluation mode.
 
     Raises:
-        UsageError: where data, recipe and model do not fit, there is already a run in `out`, or the unfinished stage in it was
-            started with other settings.
+        UsageError: where data, recipe and model do not fit, there is already a run in `out`, the unfinished stage in it was
+            started with other settings, or there is no such tracker.
         Interrupted: after Ctrl-C; the state is saved.
         TPOError: where the loss is no longer finite.
     """
@@ -63,6 +64,7 @@ def fit(
     untrained = [name for name in model.heads if name not in recipe.heads]
     recipe = recipe.for_heads(tuple(name for name in model.heads if name in recipe.heads))
     stages = recipe.stage(stage)
+    checked_trackers(options.trackers)
     out = Path(out)
     state_path = out / STATE
     if not resume and (state_path.exists() or (out / METRICS).exists()):
@@ -75,7 +77,8 @@ def fit(
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     counts = counted(samples, groups)
     with accelerator.main_process_first():
-        run = RunFolder(out, {"recipe": recipe.to_dict(), "stage": stage, "options": asdict(options), "samples": counts})
+        settings = {"recipe": recipe.to_dict(), "stage": stage, "options": asdict(options), "samples": counts}
+        run = RunFolder(out, settings)
     finished: list[str] = []
     if state is not None:
         _go_back(model, state, label=str(state_path))
@@ -83,7 +86,8 @@ def fit(
     for name in untrained:
         say(f"warning: no stage of recipe {recipe.name!r} trains head {name!r}")
     frames = Frames(model.backbone, features=model.feature_files)
-    with stop_on_interrupt() as stopped:
+    trackers = options.trackers if accelerator.is_main_process else ()
+    with stop_on_interrupt() as stopped, tracked(run, trackers, settings):
         for entry in stages:
             if entry.name in finished:
                 continue

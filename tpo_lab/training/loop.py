@@ -47,6 +47,7 @@ class TrainingOptions:
         feature_cache: a folder in which stages that leave the vision side as it is keep its features for later stages and runs; None
             keeps them in memory, for one stage. A clip of 16 frames takes 50 MB at 7B, 0.2 MB with nano.
         gradient_patience: after so many steps of a stage without any gradient a trained head is reported by name.
+        trackers: names of experiment trackers that get every number of every step, such as ("tensorboard",); see `tpo_lab.trackers`.
     """
 
     seed: int = 0
@@ -54,6 +55,7 @@ class TrainingOptions:
     save_every: int = 100
     feature_cache: str | None = None
     gradient_patience: int = 50
+    trackers: tuple[str, ...] | str = "none"
 
 
 class StageLoop:

@@ -1,0 +1,149 @@
+"""Memory of a training step: what is counted is what a tiny model of the real classes keeps, and live bytes are counted right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tpo_lab import freeze
+from tpo_lab.api import build
+from tpo_lab.backbones.counting import llava_onevision_7b, lora_parameters
+from tpo_lab.backbones.tiny_llava import write_tiny_llava
+from tpo_lab.batch import Batch
+from tpo_lab.datasets.world.samples import samples_of
+from tpo_lab.datasets.world.scene import sample_scene
+from tpo_lab.errors import UsageError
+from tpo_lab.media import Frames
+from tpo_lab.model import TPOModel
+from tpo_lab.recipes import recipe
+from tpo_lab.stages import Lora, Stage
+from tpo_lab.training.memory import LiveBytes, TrainingMemory, checkpoint_layers, estimate, layer_activations, measured
+
+STAGE = recipe("paper").for_heads(("region",)).stage("1")[0]
+LORA = Lora(rank=4)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    return {layers: write_tiny_llava(tmp_path_factory.mktemp("llava"), layers=layers) for layers in (2, 5)}
+
+
+def prepared(folder: Path, lora: Lora = LORA, rows: int = 2) -> tuple[TPOModel, Batch]:
+    model = build(str(folder), heads=("region",), num_frames=4)
+    model.add_lora(lora)
+    frames = Frames(model.backbone)
+    return model, model.collate([frames.row(samples_of(sample_scene(number), ("region",))[:1]) for number in range(rows)])
+
+
+class TestLiveBytes:
+    def test_counts_what_is_made_while_it_lives(self) -> None:
+        before = torch.zeros(1000)
+        with LiveBytes() as alive:
+            first = torch.ones(256)
+            second = first + 1
+            assert alive.now == 2 * 256 * 4
+            del first
+            assert alive.now == 256 * 4
+            del second
+        assert (alive.now, alive.peak) == (0, 2 * 256 * 4)
+        assert before.sum() == 0
+
+    def test_views_and_what_was_there_before_count_nothing(self) -> None:
+        before = torch.zeros(6, 100)
+        with LiveBytes() as alive:
+            views = [before[2:4], before.T, before.reshape(-1)]
+            before += 1
+        assert (alive.peak, len(views)) == (0, 3)
+
+    def test_counts_what_autograd_keeps(self) -> None:
+        weight = torch.randn(50, 50, requires_grad=True)
+        value = torch.randn(8, 50)
+        with LiveBytes() as alive:
+            kept = (value @ weight).exp().sum()
+            # exp keeps what it gave; the product is gone
+            assert alive.now == 8 * 50 * 4 + 4
+            kept.backward()
+        assert alive.peak >= 8 * 50 * 4 + weight.nbytes
+
+
+class TestMeasured:
+    @pytest.mark.parametrize("lora", [LORA, Lora(rank=16, targets=("v_proj", "up_proj")), Lora(rank=2, dropout=0.0)])
+    def test_a_layer_keeps_what_is_counted(self, folders: dict[int, Path], lora: Lora) -> None:
+        """Three layers more, everything else the same: the difference is theirs alone."""
+        kept = {}
+        for layers, folder in folders.items():
+            model, batch = prepared(folder, lora)
+            kept[layers] = measured(model, batch, STAGE).activations
+        rows, tokens = batch.ids.shape
+        counted = layer_activations(model.backbone.model.config.text_config, lora, tokens, device="cpu")
+        assert (kept[5] - kept[2]) / (3 * rows * tokens) == pytest.approx(counted, rel=0.03)
+
+    def test_parameters_gradients_and_moments_are_exact(self, folders: dict[int, Path]) -> None:
+        model, batch = prepared(folders[2])
+        found = measured(model, batch, STAGE)
+        shape = freeze.shape(freeze.FreezePlan.of(STAGE), model.named_parts())
+        assert (found.gradients, found.optimizer) == (4 * shape["trained"], 8 * shape["trained"])
+        config, rows, tokens = model.backbone.model.config, *batch.ids.shape
+        added = sum(p.numel() for n, p in model.named_parts().items() if n.startswith(("tokens.", "prompts.", "heads.")))
+        counted = estimate(config, LORA, rows=rows, tokens=tokens, added=added, trained=shape["trained"], device="cpu")
+        assert (counted.parameters, counted.gradients, counted.optimizer) == (found.parameters, found.gradients, found.optimizer)
+        assert 0.6 * found.activations < counted.activations < found.activations
+
+    def test_checkpointing_saves_memory_and_changes_no_gradient(self, folders: dict[int, Path]) -> None:
+        found, gradients = {}, {}
+        for name in ("kept", "computed again"):
+            torch.manual_seed(0)
+            model, batch = prepared(folders[5], Lora(rank=4, dropout=0.0))
+            if name == "computed again":
+                checkpoint_layers(model)
+            model.train()
+            model.losses(batch, model(batch), STAGE.losses).total.backward()
+            gradients[name] = {n: p.grad for n, p in model.named_parts().items() if ".lora_" in n}
+            model.zero_grad()
+            found[name] = measured(model, batch, STAGE).activations
+            checkpoint_layers(model, on=False)
+            found["off again"] = measured(model, batch, STAGE).activations
+        assert found["computed again"] < 0.6 * found["kept"] == 0.6 * found["off again"]
+        assert gradients["kept"] and all(
+            torch.equal(g, gradients["computed again"][n]) for n, g in gradients["kept"].items() if g is not None
+        )
+
+    def test_the_stage_decides_what_trains(self, folders: dict[int, Path]) -> None:
+        model, batch = prepared(folders[2])
+        rows_only: Stage = replace(STAGE, learning_rates={"tokens.rows.output": 1e-4})
+        assert measured(model, batch, rows_only).gradients == model.tokens.rows["output"].nbytes
+
+
+class TestEstimate:
+    def counted(self, **more: Any) -> TrainingMemory:
+        return estimate(llava_onevision_7b(), Lora(), rows=1, tokens=3300, **more)
+
+    def test_by_hand_at_the_published_size(self) -> None:
+        found = self.counted()
+        adapters = lora_parameters(llava_onevision_7b(), Lora())
+        assert found.parameters == 2 * 8_029_890_080 + 4 * adapters
+        assert (found.gradients, found.optimizer) == (4 * adapters, 8 * adapters)
+        norms, attention, gated = 8 * 3584, 2 * (4 * 3584 + 3300), 6 * 18944
+        lora = 3 * (6 * 3584 + 18944) + 7 * 2 * 16
+        assert found.activations == 3300 * (28 * (norms + attention + gated + lora) + 4 * 3584)
+        assert found.total == found.parameters + found.gradients + found.optimizer + found.activations
+        assert found.gib()["parameters"] == pytest.approx(found.parameters / 1024**3)
+
+    def test_rows_and_learned_places_add_to_the_activations_alone(self) -> None:
+        one = self.counted()
+        two = estimate(llava_onevision_7b(), Lora(), rows=2, tokens=3300, learned=10)
+        assert two.activations == 2 * one.activations + 10 * 8 * 152_000
+        assert two.parameters == one.parameters
+
+    def test_checkpointing_keeps_one_layer_and_every_input(self) -> None:
+        config = llava_onevision_7b()
+        layer = layer_activations(config.text_config, Lora(), 3300)
+        assert self.counted(checkpointing=True).activations == 3300 * (28 * 2 * 3584 + layer + 4 * 3584)
+
+    def test_no_rows_are_refused(self) -> None:
+        with pytest.raises(UsageError, match="at least one row of at least one token"):
+            estimate(llava_onevision_7b(), Lora(), rows=0, tokens=5)

@@ -1,0 +1,217 @@
+"""The memory that a step of training takes: by counting, before any weight is loaded, and as measured.
+
+What is counted is a stage that leaves the vision side as it is, so that only the language model keeps activations: stage 1 and stage 2.
+Beside it a step needs some for its own work: what the backward pass makes of one layer, kernels' scratch, the CUDA context.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from tpo_lab import freeze
+from tpo_lab.backbones.base import VideoFeatures
+from tpo_lab.backbones.counting import head_widths, linear_shapes, lora_parameters, parameter_counts
+from tpo_lab.batch import Batch
+from tpo_lab.errors import UsageError
+from tpo_lab.model import TPOModel
+from tpo_lab.schedules import build_optimizer
+from tpo_lab.stages import Lora, Stage
+from tpo_lab.training.micro_batch import TrainingStep
+
+_FP32, _BF16 = 4, 2
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes of one step on one device.
+
+    Attributes:
+        parameters: all of them, trained or not.
+        gradients: of those that train.
+        optimizer: AdamW's two moments of each that trains.
+        activations: what the forward pass keeps for the backward pass.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """As if all were full at once, which is a little more than the peak."""
+        return sum(asdict(self).values())
+
+    def gib(self) -> dict[str, float]:
+        """The same in GiB, by name."""
+        return {name: value / 2**30 for name, value in asdict(self).items()}
+
+    def mib(self) -> dict[str, float]:
+        """The same in MiB, by name."""
+        return {name: value / 2**20 for name, value in asdict(self).items()}
+
+
+def estimate(
+    config: Any,
+    lora: Lora,
+    *,
+    rows: int,
+    tokens: int,
+    learned: int = 0,
+    added: int = 0,
+    trained: int | None = None,
+    checkpointing: bool = False,
+    device: str = "cuda",
+) -> TrainingMemory:
+    """What a step takes in which LoRA trains on weights kept in bfloat16, under autocast, by counting.
+
+    Args:
+        config: of a LLaVA-OneVision.
+        lora: its adapters, kept in single precision.
+        rows: on the device at once, the micro-batch.
+        tokens: of each row, the clip's and the words'.
+        learned: places of all rows whose next word is learned; only there are logits computed.
+        added: parameters beside backbone and LoRA (tokens, prompts, heads), in single precision.
+        trained: how many parameters train; LoRA's alone where None.
+        checkpointing: the forward pass keeps the input of each decoder layer alone, and the backward pass computes the rest again.
+        device: "cuda" keeps a byte for each value that dropout may put out, "cpu" four.
+
+    Raises:
+        UsageError: no rows or no tokens.
+    """
+    if rows < 1 or tokens < 1:
+        raise UsageError("estimate", expected="at least one row of at least one token", got={"rows": rows, "tokens": tokens})
+    text = config.text_config
+    adapters = lora_parameters(config, lora)
+    trained = adapters if trained is None else trained
+    layer = layer_activations(text, lora, tokens, device=device)
+    layers = int(text.num_hidden_layers)
+    # of a checkpointed layer, its input is all that is kept; one layer at a time is computed again
+    kept = layers * _BF16 * int(text.hidden_size) + layer if checkpointing else layers * layer
+    logits = 2 * _FP32 * int(text.vocab_size) * learned
+    return TrainingMemory(
+        parameters=_BF16 * sum(parameter_counts(config).values()) + _FP32 * (adapters + added),
+        gradients=_FP32 * trained,
+        optimizer=2 * _FP32 * trained,
+        activations=rows * tokens * (kept + _FP32 * int(text.hidden_size)) + logits,
+    )
+
+
+def layer_activations(text_config: Any, lora: Lora, tokens: int, *, device: str = "cuda") -> int:
+    """Bytes that one decoder layer keeps for each token of a row, under bfloat16 autocast with LoRA and frozen weights.
+
+    Counted: the inputs of both norms in single precision; queries, keys and values, which are repeated for the queries that share
+    them, and what attention gives; its mask, one row of it; the three products of the gated MLP; and for each layer with LoRA its
+    input once more, what dropout kept of it, and the low-rank product. A frozen linear layer keeps nothing itself.
+
+    Args:
+        tokens: of the row: the mask has so many columns.
+        device: see `estimate`.
+
+    Source: after the counting of Korthikanti et al., "Reducing activation recomputation in large transformer models" (2022), section 4.
+    Differs in: frozen weights, LoRA, a gated MLP, and attention that never stores its scores.
+    """
+    shapes = linear_shapes(text_config)
+    width, inner = int(text_config.hidden_size), int(text_config.intermediate_size)
+    queries, _ = head_widths(text_config)
+    dropped = 0 if not lora.dropout else {"cuda": 1, "cpu": _FP32}[device]
+    norms = _FP32 * 2 * width
+    attention = _BF16 * (4 * queries + tokens)
+    gated = _BF16 * 3 * inner
+    adapters = sum(shapes[target][1] * (_BF16 + dropped) + _BF16 * lora.rank for target in lora.targets)
+    return norms + attention + gated + adapters
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of tensors made inside the block while they live, on any device; those made before count nothing.
+
+    Attributes:
+        now: bytes alive.
+        peak: the most at any time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._known: Any = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        """Run an operation; what it takes in was there before, what it gives may be new."""
+        for storage in _storages((args, kwargs)):
+            self._known.setdefault(storage, True)
+        made = func(*args, **(kwargs or {}))
+        for storage in _storages(made):
+            if storage not in self._known:
+                self._known[storage] = True
+                self._add(storage.nbytes())
+                weakref.finalize(storage, self._add, -storage.nbytes())
+        return made
+
+    def _add(self, count: int) -> None:
+        self.now += count
+        self.peak = max(self.peak, self.now)
+
+
+def checkpoint_layers(model: TPOModel, on: bool = True) -> None:
+    """Switch the gradient checkpointing of `transformers` on or off in a model's backbone.
+
+    A forward pass in training then keeps the input of each layer alone, and the backward pass computes the rest again. The gradient stays
+    the same.
+    """
+    inside, word = model.backbone.model, "enable" if on else "disable"
+    # renamed within version 5, where the old name warns
+    call = getattr(inside, f"activation_checkpointing_{word}", None) or getattr(inside, f"gradient_checkpointing_{word}")
+    call()
+
+
+def _storages(tree: Any) -> Iterable[Any]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def measured(model: TPOModel, batch: Batch, stage: Stage, video: Sequence[VideoFeatures] | None = None) -> TrainingMemory:
+    """What a step of a stage takes, measured; trains the model by two steps.
+
+    The second is measured: by then optimizer and gradients have their memory.
+
+    Args:
+        model: carries LoRA if the stage trains it.
+        batch: on the model's device.
+        stage: what trains, and in which precision.
+        video: features of the clips, for stages that leave the vision side alone; made here where None.
+    """
+    if video is None:
+        with torch.no_grad():
+            video = model.encode_video(batch.rows)
+    groups = freeze.apply(freeze.FreezePlan.of(stage), model.named_parts())
+    optimizer = build_optimizer(groups, stage)
+    step = TrainingStep(model, bf16=stage.precision == "bf16").train()
+    peaks = []
+    for _ in range(2):
+        optimizer.zero_grad(set_to_none=False)
+        with LiveBytes() as alive:
+            report = step(batch, list(video), stage.losses)
+            report.total.backward()
+            del report
+        peaks.append(alive.peak)
+        optimizer.step()
+    trained = [parameter for group in groups for parameter in group.parameters]
+    states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor) and value.ndim]
+    return TrainingMemory(
+        parameters=_bytes(model.parameters()),
+        gradients=_bytes(parameter.grad for parameter in trained),
+        optimizer=_bytes(states),
+        activations=peaks[-1],
+    )
+
+
+def _bytes(tensors: Iterable[Tensor | None]) -> int:
+    return sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in tensors if tensor is not None}.values())
