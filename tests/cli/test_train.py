@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tpo_lab.cli.train import _knobs
+from tpo_lab.cli.settings import named_values
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.cg_detr import NANO
 from tpo_lab.sample import read, write
@@ -165,10 +165,12 @@ def test_recipe_from_a_file(call, tmp_path: Path):
 
 
 def test_knobs_read_json_and_leave_words_as_they_are():
-    found = _knobs(["1.steps=3", "switches.region_loss=official", "3a.grad_clip=null", "name=a=b", "1.betas=[0.5, 0.75]"])
+    found = named_values(
+        "--set", "KNOB=VALUE", ["1.steps=3", "switches.region_loss=official", "3a.grad_clip=null", "name=a=b", "1.betas=[0.5, 0.75]"]
+    )
     assert found == {"1.steps": 3, "switches.region_loss": "official", "3a.grad_clip": None, "name": "a=b", "1.betas": [0.5, 0.75]}
     with pytest.raises(UsageError, match=r"KNOB=VALUE.*got '=3'"):
-        _knobs(["=3"])
+        named_values("--set", "KNOB=VALUE", ["=3"])
 
 
 def test_interrupted_run_says_how_to_go_on_and_ends_where_an_undisturbed_one_does(call, data: Path, tiny_base: Path, tmp_path: Path):

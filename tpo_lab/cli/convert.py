@@ -51,7 +51,7 @@ def convert(
     split: Split = "",
     variant: Variant = "",
     clip: Clip = False,
-    with_: With = [],  # noqa: B006
+    with_: With = [],
     dropped: DropsTo = None,
     max_dropped: MaxDropped = "",
     raw: Annotated[bool, typer.Option("--raw/--no-raw", help="Keep each raw record in meta.raw; --back needs it.")] = True,

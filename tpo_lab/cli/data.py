@@ -75,7 +75,7 @@ def validate(
     max_dropped: Annotated[str, typer.Option(metavar="N|P%", help="How many bad records are no failure.")] = "0",
     split: Annotated[str, typer.Option(metavar="NAME", help="Of the official files.")] = "",
     variant: Annotated[str, typer.Option(metavar="NAME", help="Of the official format.")] = "",
-    with_: Annotated[list[str], typer.Option("--with", metavar="NAME=PATH", help="A file beside FILE that lies elsewhere.")] = [],  # noqa: B006
+    with_: Annotated[list[str], typer.Option("--with", metavar="NAME=PATH", help="A file beside FILE that lies elsewhere.")] = [],
 ) -> Result:
     """Check every record of a file; exit status 1 where there is a problem."""
     from tpo_lab.cli.convert import source_of

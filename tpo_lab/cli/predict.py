@@ -39,9 +39,9 @@ def predict(
     ],
     box: Annotated[
         list[str], typer.Option(metavar="X0,Y0,X1,Y1", help="Point at this box, in pixels of the first frame; repeatable.")
-    ] = [],  # noqa: B006
-    point: Annotated[list[str], typer.Option(metavar="X,Y", help="Point at this place, in the same pixels; repeatable.")] = [],  # noqa: B006
-    scribble: Annotated[list[str], typer.Option(metavar="X,Y,X,Y,...", help="Point with a line through these places; repeatable.")] = [],  # noqa: B006
+    ] = [],
+    point: Annotated[list[str], typer.Option(metavar="X,Y", help="Point at this place, in the same pixels; repeatable.")] = [],
+    scribble: Annotated[list[str], typer.Option(metavar="X,Y,X,Y,...", help="Point with a line through these places; repeatable.")] = [],
     features: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where a head's relative folders of precomputed features start from.")
     ] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from tpo_lab.cli.command import Result, command
 from tpo_lab.cli.screen import plain, table
+from tpo_lab.cli.settings import named_values
 from tpo_lab.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def runs_table(
     metric: Annotated[
         list[str],
         typer.Option(metavar="NAME", help="A field of the result records, such as after.region; repeatable. Default: the headline."),
-    ] = [],  # noqa: B006
+    ] = [],
     over_seeds: Annotated[
         bool | None,
         typer.Option("--group/--no-group", help="A row per point and metric, over seeds. Default: where there are several."),
@@ -55,7 +55,7 @@ def runs_table(
     baseline: Annotated[
         list[str],
         typer.Option(metavar="NAME=VALUE", help="Compare with this point, seed by seed; repeatable. Default: the sweep's own."),
-    ] = [],  # noqa: B006
+    ] = [],
     form: Annotated[
         str | None,
         typer.Option("--format", metavar="NAME", help="table, csv, parquet, markdown, latex or html. Default: by --out's ending."),
@@ -134,23 +134,10 @@ def _tables(folder: Path, wanted: Sequence[str], over_seeds: bool | None, baseli
     frame = run_table(runs, metrics)
     grouped = None
     if over_seeds or baseline or (over_seeds is None and has_seeds(runs)):
-        asked = _baseline(baseline) if baseline else sweep_of(folder).get("baseline")
+        words = [word for text in baseline for word in shlex.split(text)]
+        asked = named_values("--baseline", "NAME=VALUE, such as eval_samples=10", words) if baseline else sweep_of(folder).get("baseline")
         grouped = grouped_table(runs, metrics, asked)
     return _Tables(folder, frame, compact_runs(frame), runs, grouped)
-
-
-def _baseline(settings: Sequence[str]) -> dict[str, Any]:
-    """`eval_samples=10 recipe_name=nano` as {"eval_samples": 10, "recipe_name": "nano"}."""
-    found: dict[str, Any] = {}
-    for setting in (word for text in settings for word in shlex.split(text)):
-        name, equals, text = setting.partition("=")
-        if not (name and equals):
-            raise UsageError("--baseline", expected="NAME=VALUE, such as eval_samples=10", got=setting)
-        try:
-            found[name] = json.loads(text)
-        except json.JSONDecodeError:
-            found[name] = text
-    return found
 
 
 def _format(form: str | None, out: Path | None) -> str:

@@ -38,9 +38,9 @@ def track(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Write tracks.jsonl, overlay.mp4, frames.png and summary.json there, over earlier ones.")
     ],
-    box: Annotated[list[str], typer.Option(metavar="X0,Y0,X1,Y1", help="An object in this box, in pixels; repeatable.")] = [],  # noqa: B006
-    point: Annotated[list[str], typer.Option(metavar="X,Y", help="An object at this point, in pixels; repeatable.")] = [],  # noqa: B006
-    scribble: Annotated[list[str], typer.Option(metavar="X,Y,X,Y,...", help="An object under this stroke, in pixels; repeatable.")] = [],  # noqa: B006
+    box: Annotated[list[str], typer.Option(metavar="X0,Y0,X1,Y1", help="An object in this box, in pixels; repeatable.")] = [],
+    point: Annotated[list[str], typer.Option(metavar="X,Y", help="An object at this point, in pixels; repeatable.")] = [],
+    scribble: Annotated[list[str], typer.Option(metavar="X,Y,X,Y,...", help="An object under this stroke, in pixels; repeatable.")] = [],
     at: Annotated[
         float | None, typer.Option(metavar="SEC", help="When the frame that these lie on is on display; --start by default.")
     ] = None,

@@ -12,6 +12,7 @@ import typer
 
 from tpo_lab.cli.command import FILES, Result, Stopped, command
 from tpo_lab.cli.screen import Bars, say, table
+from tpo_lab.cli.settings import named_values
 from tpo_lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,25 +44,25 @@ def train(
     backbone: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="nano, a folder, or a hub id. Default: nano.")] = None,
     data: Annotated[
         list[Path], typer.Option(metavar=FILES, help="Samples as JSONL, several files are joined; or one mixture: a YAML file, or paper.")
-    ] = [],  # noqa: B006
+    ] = [],
     root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a mixture's files lie. Default: beside its YAML file.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; its checkpoint/ is the trained model.")] = None,
     head: Annotated[
         list[str],
         typer.Option(metavar="NAME|JSON", help="A head of a new model, settings as JSON; repeatable. Default: all three."),
-    ] = [],  # noqa: B006
+    ] = [],
     stage: Annotated[str, typer.Option(metavar="1|2|2.HEAD|3a|3b|all", help="Which stages to run.")] = "all",
     checkpoint: Annotated[str | None, typer.Option(metavar="DIR", help="Start from this checkpoint, not from a backbone.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="Of batches and of everything random.")] = 0,
-    set_: Annotated[list[str], typer.Option("--set", metavar="KNOB=VALUE", help="Change a knob of the recipe; repeatable.")] = [],  # noqa: B006
+    set_: Annotated[list[str], typer.Option("--set", metavar="KNOB=VALUE", help="Change a knob of the recipe; repeatable.")] = [],
     micro_batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Rows at once on one device; saves memory.")] = None,
     feature_cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep vision features there, for later stages and runs; memory only by default.")
     ] = None,
     tracker: Annotated[
         list[str], typer.Option(metavar="NAME", help="Log every step to tensorboard, mlflow, wandb, ...; repeatable. Default: none.")
-    ] = [],  # noqa: B006
+    ] = [],
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and what each stage trains, then stop.")] = False,
 ) -> Result:
@@ -71,12 +72,13 @@ def train(
     from tpo_lab.training import TrainingOptions
 
     trackers = checked_trackers(tracker)
-    chosen = recipes.recipe(recipe).replace(**_knobs(set_))
+    knobs = named_values("--set", "KNOB=VALUE, such as 2.region.steps=100", set_)
+    chosen = recipes.recipe(recipe).replace(**knobs)
     if not dry_run:
         for name, value in (("--data", data), ("--out", out)):
             if not value:
                 raise UsageError(name, expected="a value", got=None, hint="Only --dry-run needs none.")
-    model = _model(backbone, checkpoint, chosen, _specs(head), frames="frames" in _knobs(set_), threads=threads, seed=seed)
+    model = _model(backbone, checkpoint, chosen, _specs(head), frames="frames" in knobs, threads=threads, seed=seed)
     chosen = chosen.for_heads(tuple(name for name in model.heads if name in chosen.heads))
     stages = chosen.stage(stage)
     model.add_lora(chosen.lora)
@@ -125,20 +127,6 @@ def _fit(model: TPOModel, recipe: Recipe, stage: str, samples: Samples, out: Pat
     except Interrupted as stop:
         raise Stopped(f"{stop} The run is in {out}.") from stop
     return _summary(run, recipe, time.monotonic() - began)
-
-
-def _knobs(settings: Sequence[str]) -> dict[str, Any]:
-    """`1.steps=100` as {"1.steps": 100}; a value that is no JSON is a text."""
-    found: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not (name and equals):
-            raise UsageError("--set", expected="KNOB=VALUE, such as 2.region.steps=100", got=setting)
-        try:
-            found[name] = json.loads(text)
-        except json.JSONDecodeError:
-            found[name] = text
-    return found
 
 
 def _specs(heads: Sequence[str]) -> list[str | dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tpo_lab.errors import TPOError, UsageError
+from tpo_lab.interrupt import stop_on_interrupt
 from tpo_lab.notebooks import require_extra
 from tpo_lab.notebooks.start import WORLDS
 from tpo_lab.reruns.agenda import Agenda
@@ -23,7 +25,6 @@ from tpo_lab.reruns.lock import Lock
 from tpo_lab.reruns.progress import Progress, Running, Summary, Tell, describe
 from tpo_lab.reruns.slots import default_workers
 from tpo_lab.reruns.sources import Source, source_of
-from tpo_lab.reruns.stopping import stop_on_signals
 from tpo_lab.reruns.store import Store, has_failed
 from tpo_lab.reruns.sweep import Sweep
 from tpo_lab.reruns.tracker_thread import TrackerThread
@@ -68,7 +69,7 @@ def rerun(
     store = Store(folder_of(read, out))
     source = source_of(read, store)
     trackers_of(read)
-    with _alone(store), stop_on_signals() as stopped:
+    with _alone(store), stop_on_interrupt(signal.SIGTERM) as stopped:
         source.claim()
         with closing(_executor(store, workers, scheduler)) as executor:
             return _Sweeping(read, store, source, executor, retries, tell, stopped).run()

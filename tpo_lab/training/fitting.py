@@ -13,6 +13,7 @@ import torch
 
 from tpo_lab import checkpoint
 from tpo_lab.errors import TPOError, UsageError
+from tpo_lab.interrupt import stop_on_interrupt
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.recipes import Recipe
@@ -20,7 +21,6 @@ from tpo_lab.runs import METRICS, RunFolder
 from tpo_lab.sample import Sample
 from tpo_lab.trackers import checked_trackers, tracked
 from tpo_lab.training.data import StageData, counted, groups_of
-from tpo_lab.training.interrupt import stop_on_interrupt
 from tpo_lab.training.loop import STATE, Listener, StageLoop, TrainingOptions
 
 

@@ -14,6 +14,7 @@ import torch
 from tpo_lab import checkpoint, freeze
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.features import FeatureCache
+from tpo_lab.interrupt import Interrupted
 from tpo_lab.knobs import to_plain
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
@@ -23,7 +24,6 @@ from tpo_lab.schedules import build_optimizer, scheduler
 from tpo_lab.stages import Stage
 from tpo_lab.training.data import StageData
 from tpo_lab.training.gradients import GradientWatch
-from tpo_lab.training.interrupt import Interrupted
 from tpo_lab.training.micro_batch import TrainingStep, joined, shares_of_terms
 from tpo_lab.training.starts import start_from
 

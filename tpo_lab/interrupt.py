@@ -1,4 +1,4 @@
-"""Ctrl-C that loses nothing: the first one is a flag that the loop looks at after each step."""
+"""Ctrl-C that loses nothing: the first one is a flag that a loop looks at after each step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ class Interrupted(TPOError):
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into a flag that the loop looks at after each step; a second one interrupts at once."""
+def stop_on_interrupt(*others: signal.Signals) -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C, or other such signal, into a flag that the loop looks at after each step; a second one interrupts at once.
+
+    Args:
+        others: signals that stop the loop as Ctrl-C does.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
@@ -27,8 +31,9 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stopped.set()
 
-    previous = signal.signal(signal.SIGINT, stop)
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, *others)}
     try:
         yield stopped
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
