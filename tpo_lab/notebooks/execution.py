@@ -23,6 +23,7 @@ from tpo_lab.notebooks.declared import checked
 POLL_SEC = 0.25
 GRACE_SEC = 30.0
 """How long an interrupted kernel may take to save its state before it is killed."""
+_KERNEL = Path(__file__).with_name("kernel.py")
 _ENGINE = "tpo-lab"
 # nbclient gives up after 4 s without a word from the kernel, which a busy machine needs now and then.
 _QUIET_SEC = 120
@@ -164,7 +165,7 @@ class _Kernel:
         class OwnInterpreter(AsyncKernelManager):
             @property
             def kernel_spec(self) -> KernelSpec:
-                argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+                argv = [sys.executable, str(_KERNEL), "-f", "{connection_file}"]
                 return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
             async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]

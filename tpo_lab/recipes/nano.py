@@ -69,7 +69,7 @@ def nano() -> Recipe:
                 steps=40,
             ),
             _one_head("temporal", steps=200, lora_rate=JOINT_LORA_RATE, starts_from=POINTING, batch_size=16, max_questions=3),
-            _one_head("mask", steps=200, lora_rate=JOINT_LORA_RATE, starts_from=OUTLINING, batch_size=16, max_questions=3),
+            _one_head("mask", steps=150, lora_rate=JOINT_LORA_RATE, starts_from=OUTLINING, batch_size=16, max_questions=3),
             _one_head("region", steps=420, curriculum=GROWING),
             _joint(ALL_TASKS, "all tasks together", {**dict.fromkeys(HEADS, 1.0), "region": 2.0}, steps=20, more=VISION_RATES),
             _joint(
