@@ -175,3 +175,40 @@ def is_gone(pid: int, patience_sec: float = 20.0) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+class TestKernel:
+    def test_the_control_thread_ends_before_what_carries_its_words(self, monkeypatch: pytest.MonkeyPatch):
+        from ipykernel.kernelapp import IPKernelApp
+
+        from tpo_lab.notebooks.kernel import KernelApp
+
+        order: list[str] = []
+
+        class Control:
+            def is_alive(self) -> bool:
+                return "join" not in order
+
+            def stop(self) -> None:
+                order.append("stop")
+
+            def join(self) -> None:
+                order.append("join")
+
+        monkeypatch.setattr(IPKernelApp, "close", lambda app: order.append("all else"))
+        app = KernelApp()
+        app.control_thread = Control()
+        app.close()
+        assert order == ["stop", "join", "all else"]
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="kernels end otherwise there")
+    def test_kernels_end_by_themselves_and_imports_are_those_of_the_notebook(self, tmp_path: Path, extra: None):
+        notebook = write(
+            tmp_path / "n.ipynb",
+            "import atexit, sys, pathlib",
+            "atexit.register(lambda: pathlib.Path('ended').write_text('x'))\nassert not any(p.endswith('tpo_lab/notebooks') for p in sys.path)",
+            "from tpo_lab.notebooks import emit\nemit(out, notebook='n', headline={})",
+        )
+        for number in range(4):
+            run = notebooks.execute(notebook, tmp_path / str(number) / "n.ipynb", {"out": str(tmp_path / str(number))})
+            assert (run.path.parent / "ended").exists()

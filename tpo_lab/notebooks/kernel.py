@@ -14,7 +14,7 @@ if __name__ == "__main__":
 from ipykernel.kernelapp import IPKernelApp
 
 
-class KernelApp(IPKernelApp):  # type: ignore[misc]
+class KernelApp(IPKernelApp):
     """Ends the control thread before the thread that carries its words.
 
     As it stands (ipykernel 7.4), a kernel that was asked to end closes its output first. Where the control thread has then still to say
@@ -28,7 +28,7 @@ class KernelApp(IPKernelApp):  # type: ignore[misc]
         if control is not None and control.is_alive():
             control.stop()
             control.join()
-        super().close()
+        super().close()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""Views in a real browser: on pages of their own, and with the Python side attached, but without Jupyter (which test_lab.py has)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.widgets.bridge import Live
+
+CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--force-color-profile=srgb"]
+
+
+def missing(what: str) -> None:
+    """Fails where the whole suite has to run, and elsewhere skips with what to install."""
+    message = f"the browser tests of the views need {what}"
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, one for each test process."""
+    if CHROMIUM is None:
+        missing("Chromium: apt-get install chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright: pip install 'tpo-lab[test]'")
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens pages that may ask nobody for anything; at the end none of them has tried, and none has met an error."""
+    contexts: list[Any] = []
+    strangers: list[str] = []
+    errors: list[str] = []
+
+    def opened(*, width: int = 900, height: int = 1400, dark: bool = False, **options: Any) -> Any:
+        scheme = "dark" if dark else "light"
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
+        contexts.append(context)
+
+        def judge(route: Any) -> None:
+            if route.request.url.split(":")[0] in ("file", "data", "blob"):
+                route.continue_()
+            else:
+                strangers.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", judge)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not strangers, f"the page asked for {strangers}"
+    assert not errors, f"errors on the page: {errors}"
+
+
+@pytest.fixture
+def open_page(new_page: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """Opens views (or HTML text) from disk, as a page without a kernel: `open_page(view, dark=True)`."""
+
+    def opened(*views: Any, **options: Any) -> Any:
+        from tpo_widgets.page import page
+
+        text = views[0] if isinstance(views[0], str) else page(list(views))
+        file = tmp_path / f"page{time.monotonic_ns()}.html"
+        file.write_text(text, encoding="utf-8")
+        found = new_page(**options)
+        found.goto(file.as_uri())
+        found.wait_for_selector(".tpo-view")
+        return found
+
+    return opened
+
+
+@pytest.fixture
+def live(new_page: Callable[..., Any], tmp_path: Path) -> Callable[..., Live]:
+    """Opens views with their Python side attached: what is done on the page reaches the traits, and what is set in Python the page."""
+
+    def attached(*views: Any, **options: Any) -> Live:
+        return Live(new_page(**options), views, tmp_path)
+
+    return attached
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots go: the folder that TPO_LAB_ARTIFACTS names, or one of the test run."""
+    folder = Path(os.environ.get("TPO_LAB_ARTIFACTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
