@@ -1,4 +1,4 @@
-"""Reruns: how much faster two workers are than one, and twenty kills at random times."""
+"""Reruns: how much faster two workers are than one, forty runs of which some fail, and twenty kills at random times."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.benchmarks.conftest import note
 from tests.reruns.conftest import notebook_of
 from tests.reruns.killing import check_all_ran_once, kill_at_random, start_sweep, summary_of
 from tests.reruns.small_jobs import BEGIN, FINISH, none_left
+from tpo_lab.reruns.store import Store
 
 RUNS = 40
 KILLS = 20
@@ -36,6 +37,19 @@ def test_forty_small_runs_with_one_and_with_two_workers(tmp_path: Path, pytestco
         note(pytestconfig, f"{RUNS} runs, {workers} workers", [summary["seconds"]])
         check_all_ran_once(tmp_path / str(workers), summary, [2.0 * count for count in range(RUNS)])
     print(f"\n{RUNS} runs: {seconds[1]:.1f} s with one worker, {seconds[2]:.1f} s with two: {seconds[1] / seconds[2]:.2f} times as fast")
+
+
+def test_forty_runs_of_which_two_fail(tmp_path: Path):
+    """Five percent: they are the failed rows, the others are as if nothing had been."""
+    failing = {7, 23}
+    sweep = written(tmp_path, f"if count in {failing}: raise ValueError(f'no {{count}}')", str(list(range(RUNS))))
+    summary = summary_of(start_sweep(sweep, tmp_path / "out", "--workers", "2"))
+    assert (summary["jobs"], summary["done"], summary["failed"], summary["skipped"]) == (RUNS, RUNS - len(failing), len(failing), 0)
+    assert {each["error"] for each in summary["failures"]} == {f"ValueError: no {count}" for count in failing}
+    store = Store(tmp_path / "out")
+    results = [record["result"]["headline"]["double"] for job in store.jobs() if (record := store.record(job.key)) and record.get("result")]
+    assert sorted(results) == [2.0 * count for count in range(RUNS) if count not in failing]
+    print(f"\n{RUNS} runs: {summary['done']} done, {summary['failed']} failed, each named with its error")
 
 
 def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path):

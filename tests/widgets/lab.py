@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +52,8 @@ class Lab:
 
     def write(self, name: str, cells: Sequence[str]) -> Path:
         """A notebook of code cells."""
-        made = [
-            {"cell_type": "code", "id": f"c{number}", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
-            for number, source in enumerate(cells)
-        ]
         path = self.root / name
-        path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": KERNEL}, "nbformat": 4, "nbformat_minor": 5}))
+        path.write_text(notebook_of(cells))
         return path
 
     def open(self, page: Any, name: str) -> None:
@@ -88,15 +86,68 @@ def read_when(path: Path, true: Any, patience_sec: float = 60.0) -> Any:
     raise AssertionError(f"{path.name} did not become what was expected: {found}")
 
 
+def notebook_of(cells: Sequence[str]) -> str:
+    """A notebook of code cells, as text."""
+    made = [
+        {"cell_type": "code", "id": f"c{number}", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
+        for number, source in enumerate(cells)
+    ]
+    return json.dumps({"cells": made, "metadata": {"kernelspec": KERNEL}, "nbformat": 4, "nbformat_minor": 5})
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[Lab]:
     """A server whose settings, data and files lie in a folder; it ends with the block, and its kernels with it."""
-    root, home = folder / "lab", folder / "home"
-    for made in (root, *(home / name for name in ("cfg/labconfig", "data", "run", "ws", "settings", "ipython"))):
-        made.mkdir(parents=True)
-    (home / "cfg/labconfig/default_setting_overrides.json").write_text(json.dumps(SETTINGS))
+    root = folder / "lab"
+    root.mkdir(parents=True)
+    environment = _environment(folder / "home")
     port, token = _free_port(), secrets.token_hex(16)
-    environment = {
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"]
+    command += ["--KernelManager.transport=ipc", "--expose-app-in-browser"]
+    url = f"http://127.0.0.1:{port}"
+    with _started(command, environment, folder / "lab.log", f"{url}/api/status?token={token}") as process:
+        yield Lab(url, token, root)
+        urllib.request.urlopen(urllib.request.Request(f"{url}/api/shutdown?token={token}", method="POST"), timeout=10).close()
+        process.wait(20)
+
+
+@contextmanager
+def voila(folder: Path, cells: Sequence[str]) -> Iterator[str]:
+    """Voila, which shows a notebook of these cells as a page; gives its address."""
+    folder.mkdir(parents=True)
+    (folder / "page.ipynb").write_text(notebook_of(cells))
+    port = _free_port()
+    command = [sys.executable, "-m", "voila", str(folder / "page.ipynb"), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+    url = f"http://127.0.0.1:{port}/"
+    with _started(command, _environment(folder / "home"), folder / "voila.log", f"{url}static/voila.js"):
+        yield url
+
+
+@contextmanager
+def _started(command: Sequence[str], environment: Mapping[str, str], log: Path, status: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server, once it answers; it has gone when the block ends, and its kernels with it."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        _wait(process, status, log)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Every folder that Jupyter writes to, in one of our own."""
+    for name in ("cfg/labconfig", "data", "run", "ws", "settings", "ipython"):
+        (home / name).mkdir(parents=True)
+    (home / "cfg/labconfig/default_setting_overrides.json").write_text(json.dumps(SETTINGS))
+    return {
         **os.environ,
         "JUPYTER_CONFIG_DIR": str(home / "cfg"),
         "JUPYTER_DATA_DIR": str(home / "data"),
@@ -106,23 +157,6 @@ def running(folder: Path) -> Iterator[Lab]:
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "widgets")]),
     }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
-    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"]
-    command += ["--KernelManager.transport=ipc", "--expose-app-in-browser"]
-    log = folder / "lab.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(process, f"{url}/api/status?token={token}", log)
-        yield Lab(url, token, root)
-    finally:
-        try:
-            urllib.request.urlopen(urllib.request.Request(f"{url}/api/shutdown?token={token}", method="POST"), timeout=10).close()
-            process.wait(20)
-        except (OSError, subprocess.TimeoutExpired):
-            process.kill()
-            process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], status: str, log: Path) -> None:
@@ -131,10 +165,12 @@ def _wait(process: subprocess.Popen[bytes], status: str, log: Path) -> None:
         try:
             urllib.request.urlopen(status, timeout=5).close()
             return
+        except urllib.error.HTTPError:
+            return
         except OSError:
             time.sleep(0.2)
     process.kill()
-    raise AssertionError(f"JupyterLab did not start: {log.read_text(errors='replace')[-2000:]}")
+    raise AssertionError(f"the server did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
 def _free_port() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.widgets.conftest import missing
-from tests.widgets.lab import Lab, read_when, running
+from tests.widgets.lab import PATIENCE_MS, Lab, read_when, running, voila
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("lab")]
 
@@ -105,3 +105,33 @@ def test_a_saved_notebook_whose_kernel_has_gone_shows_how_it_was(in_lab: Any, la
     lab.open(page, "still.ipynb")
     page.wait_for_selector(".tpo-view .tpo-note img", timeout=30_000)
     assert "No kernel answers" in page.inner_text(".tpo-view .tpo-note")
+
+
+def test_voila_shows_a_view_that_its_kernel_follows(browser: Any, tmp_path: Path):
+    try:
+        import voila as _  # noqa: F401
+    except ImportError:
+        missing("Voila: pip install 'tpo-lab[test]'")
+    cells = [START.replace('"seen.json"', repr(str(tmp_path / "seen.json"))), "from tests.widgets.small_view import SmallView"]
+    cells += ["view = SmallView()\nnote(view.playhead, 'time_sec')\nview"]
+    with voila(tmp_path / "voila", cells) as url:
+        context = browser.new_context(viewport={"width": 900, "height": 900})
+        strangers: list[str] = []
+
+        def judge(route: Any) -> None:
+            if route.request.url.startswith((url, "data:", "blob:")):
+                route.continue_()
+            else:
+                strangers.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", judge)
+        page = context.new_page()
+        page.goto(url, wait_until="domcontentloaded")
+        page.wait_for_function("() => document.querySelector('.tpo-view canvas')?.dataset.frame === '0'", timeout=PATIENCE_MS)
+        page.focus(".tpo-view input")
+        page.keyboard.press("End")
+        read_when(tmp_path / "seen.json", lambda seen: seen["time_sec"] == 4.0)
+        context.close()
+    # Voila's own page asks for its icons
+    assert not [url for url in strangers if "fontawesome" not in url], strangers
