@@ -137,14 +137,15 @@ class TestBar:
         watch = TrainingWatch(tmp_path, {"3a": 10, "3b": 30}, bar, training_share=0.5)
         watch()
         assert bar.share == 0
-        line = {"step": 10, "seconds": 1.0, "lr": 0.1, "loss": 1.5, "mlm": 0.5, "region/l1": 0.25, "gradient/region": 3.0}
+        told = {"seconds": 1.0, "lr": 0.1, "rows": 8, "memory_mib": 900, "gradient/region": 3.0, "not_finite": ["assign"]}
+        line = {"step": 10, **told, "loss": 1.5, "mlm": 0.5, "region/l1": 0.25}
         (tmp_path / "3a").mkdir()
         (tmp_path / "3a" / "metrics.jsonl").write_text("".join(json.dumps({"stage": "3a", **line}) + "\n" for _ in range(10)))
         watch.on_cell(1, 2)
         watch()
         # Half of the phase is training, of which 10 of 40 steps are done; half of the cells are.
         assert bar.share == pytest.approx(0.5 * 0.25 + 0.5 * 0.5)
-        assert "stage 3a step 10/10" in bar.line and "region/l1 0.25" in bar.line and "gradient" not in bar.line
+        assert "stage 3a step 10/10" in bar.line and "region/l1 0.25" in bar.line and not [name for name in told if name in bar.line]
         (tmp_path / "3b").mkdir()
         (tmp_path / "3b" / "metrics.jsonl").write_text(json.dumps({"stage": "3b", **line, "step": 1}) + '\n{"stage": "3b", "st')
         watch()

@@ -12,7 +12,7 @@ import torch
 
 from tpo_lab import runs
 from tpo_lab.errors import UsageError
-from tpo_lab.runs import RunFolder, commit, environment, last_jsonl, read_jsonl, save_state, stopwatch, write_json
+from tpo_lab.runs import RunFolder, commit, environment, is_loss, last_jsonl, read_jsonl, read_probes, save_state, stopwatch, write_json
 
 
 def test_run_folder_writes_its_config_first_and_keeps_it(tmp_path: Path) -> None:
@@ -41,6 +41,34 @@ def test_keep_until_drops_later_steps_of_that_stage_only(tmp_path: Path) -> None
     assert [(line["stage"], line["step"]) for line in run.metrics()] == [("1", 1), ("1", 2), ("2.region", 1)]
     run.keep_until("1", 0)
     assert [line["stage"] for line in run.metrics()] == ["2.region"]
+
+
+def test_probes_are_kept_and_dropped_like_metrics(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, {})
+    assert run.probes() == read_probes(tmp_path) == [] and not (tmp_path / "probes.jsonl").exists()
+    run.keep_until("1", 0)
+    assert not (tmp_path / "probes.jsonl").exists()
+    for stage, step in (("1", 1), ("2.region", 1), ("2.region", 5)):
+        run.log_probe(stage=stage, step=step, gradients={"norms": [1.0, float("nan")], "losses": {"mlm": float("inf")}})
+    broken = {"norms": [1.0, None], "losses": {"mlm": None}}
+    assert run.probes()[0] == {"stage": "1", "step": 1, "gradients": broken}
+    run.keep_until("2.region", 4)
+    assert [(line["stage"], line["step"]) for line in read_probes(str(tmp_path))] == [("1", 1), ("2.region", 1)]
+    assert run.metrics() == []
+
+
+def test_numbers_that_are_not_finite_are_named_in_place_of_their_values(tmp_path: Path) -> None:
+    run, heard = RunFolder(tmp_path, {}), []
+    run.listener = heard.append
+    run.log(stage="1", step=1, loss=float("nan"), mlm=0.5, assign=float("-inf"))
+    assert run.metrics() == [{"stage": "1", "step": 1, "mlm": 0.5, "not_finite": ["loss", "assign"]}]
+    assert heard[0]["assign"] == float("-inf"), "trackers hear what it was"
+
+
+def test_losses_are_told_from_what_else_a_line_holds() -> None:
+    others = ["stage", "step", "seconds", "lr", "rows", "memory_mib", "cuda_mib", "gradient/region", "not_finite"]
+    losses = ["loss", "mlm", "assign", "region/l1", "temporal/saliency_rank"]
+    assert [name for name in (*others, *losses) if is_loss(name)] == losses
 
 
 def test_a_line_cut_by_an_interruption_is_dropped_and_does_not_spoil_the_next(tmp_path: Path) -> None:

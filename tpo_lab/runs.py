@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -17,6 +18,8 @@ from tpo_lab._version import __version__
 from tpo_lab.errors import UsageError
 
 METRICS = "metrics.jsonl"
+PROBES = "probes.jsonl"
+_NO_LOSSES = frozenset({"stage", "step", "seconds", "lr", "rows", "memory_mib", "cuda_mib", "gradient", "not_finite"})
 
 
 def commit() -> str | None:
@@ -84,13 +87,17 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "config.json").exists():
             write_json(self.path / "config.json", {**config, "environment": environment()})
-        self._metrics = self.path / METRICS
+        self._metrics, self._probes = self.path / METRICS, self.path / PROBES
         self.listener: Callable[[Mapping[str, Any]], None] | None = None
 
     def log(self, **values: Any) -> None:
-        """Append one line to metrics.jsonl, and tell the listener where there is one."""
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """Append one line to metrics.jsonl, and tell the listener where there is one.
+
+        Numbers that are not finite are no JSON: the line names them under "not_finite", and has no value of theirs.
+        """
+        broken = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+        finite = {name: value for name, value in values.items() if name not in broken}
+        _append(self._metrics, {**finite, "not_finite": broken} if broken else finite)
         if self.listener is not None:
             self.listener(values)
 
@@ -98,10 +105,59 @@ class RunFolder:
         """Every line of metrics.jsonl."""
         return read_jsonl(self._metrics) if self._metrics.exists() else []
 
+    def log_probe(self, **values: Any) -> None:
+        """Append one line to probes.jsonl; numbers that are not finite are null in it."""
+        _append(self._probes, _finite(values))
+
+    def probes(self) -> list[dict[str, Any]]:
+        """Every line of probes.jsonl."""
+        return read_probes(self.path)
+
     def keep_until(self, stage: str, step: int) -> None:
         """Drop what a stage logged after `step`: a resumed run repeats it."""
-        kept = [line for line in self.metrics() if line.get("stage") != stage or line.get("step", 0) <= step]
-        _replace_text(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        for path, lines in ((self._metrics, self.metrics()), (self._probes, self.probes())):
+            kept = [line for line in lines if line.get("stage") != stage or line.get("step", 0) <= step]
+            if kept or path.exists():
+                _replace_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def is_loss(name: str) -> bool:
+    """Whether a name in a line of metrics.jsonl is that of the loss or of one of its terms."""
+    return name.partition("/")[0] not in _NO_LOSSES
+
+
+def read_probes(run: Path | str) -> list[dict[str, Any]]:
+    """What was measured of a run's gradients as it trained: the lines of its probes.jsonl, in their order; none where it has no such file.
+
+    Each line has these keys; numbers that were not finite are None::
+
+        stage      its name
+        step       before which it was measured, from 1
+        seconds    that the measurement took
+        samples    ids of the stage's samples that were measured
+        losses     by term: value, weight, weighted
+        gradients  as `tpo_lab.probes.trace.Gradients.to_dict` gives them
+        routes     by head: due, probability, most_probable; see `tpo_lab.probes.step.RoutesOf`
+
+    Args:
+        run: the run folder.
+    """
+    path = Path(run) / PROBES
+    return read_jsonl(path) if path.exists() else []
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """With None in the place of numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

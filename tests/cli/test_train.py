@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tpo_lab.cli.settings import named_values
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.cg_detr import NANO
+from tpo_lab.runs import read_probes
 from tpo_lab.sample import read, write
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,19 @@ def test_json_document_names_checkpoint_and_losses(call, data: Path, tiny_base: 
     assert done.document["checkpoint"] == str(tmp_path / "r" / "checkpoint")
     assert [(stage["name"], stage["steps"]) for stage in done.document["stages"]] == [("1", 1)]
     assert done.document["stages"][0]["last_loss"] == metrics(tmp_path / "r")[0]["loss"] > 0
+
+
+def test_gradients_are_measured_where_asked_and_the_run_is_the_same(call, data: Path, tiny_base: Path, tmp_path: Path):
+    words = ("--backbone", tiny_base, "--data", data, "--stage", "1", *SHORT, "--set", "1.steps=3")
+    assert call("train", *words, "--out", tmp_path / "plain").status == 0
+    done = call("train", *words, "--out", tmp_path / "probed", "--probe-every", 2)
+    assert done.status == 0, done.err
+    assert [(line["stage"], line["step"]) for line in read_probes(tmp_path / "probed")] == [("1", 1), ("1", 2)]
+    assert read_probes(tmp_path / "plain") == []
+    assert [line["loss"] for line in metrics(tmp_path / "plain")] == [line["loss"] for line in metrics(tmp_path / "probed")]
+    assert json.loads((tmp_path / "probed" / "config.json").read_text())["options"]["probe_every"] == 2
+    refused = call("train", *words, "--out", tmp_path / "none", "--probe-every", 0)
+    assert refused.status == 2 and "--probe-every" in refused.err and not (tmp_path / "none").exists()
 
 
 def test_features_are_kept_where_asked_and_a_second_run_is_the_same(call, data: Path, tiny_base: Path, tmp_path: Path):

@@ -63,6 +63,10 @@ def train(
     tracker: Annotated[
         list[str], typer.Option(metavar="NAME", help="Log every step to tensorboard, mlflow, wandb, ...; repeatable. Default: none.")
     ] = [],
+    probe_every: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Measure gradients and routes every N steps, for probes.jsonl. Default: never."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and what each stage trains, then stop.")] = False,
 ) -> Result:
@@ -85,7 +89,7 @@ def train(
     if dry_run or out is None:
         return _plan(model, chosen, stages, _samples(data, root, stages, seed) if data else None, seed)
     kept = None if feature_cache is None else str(feature_cache)
-    options = TrainingOptions(seed=seed, micro_batch=micro_batch, feature_cache=kept, trackers=trackers)
+    options = TrainingOptions(seed=seed, micro_batch=micro_batch, feature_cache=kept, trackers=trackers, probe_every=probe_every)
     return _fit(model, chosen, stage, _samples(data, root, stages, seed), out, options, resume=resume)
 
 

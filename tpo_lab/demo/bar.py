@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tpo_lab.runs import METRICS, last_jsonl
+from tpo_lab.runs import METRICS, is_loss, last_jsonl
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,11 +120,7 @@ class TrainingWatch:
             if line is not None:
                 trained += min(line["step"], total)
                 step = f"stage {stage} step {line['step']}/{total}"
-                terms = {name: value for name, value in line.items() if _is_loss(name)}
+                terms = {name: value for name, value in line.items() if is_loss(name)}
                 losses = "  ".join(f"{name} {value:.3g}" for name, value in list(terms.items())[:_SHOWN_LOSSES])
         share = trained / max(sum(self.steps.values()), 1)
         self.bar.at(self.training_share * share + (1 - self.training_share) * self.cells, losses, step=step)
-
-
-def _is_loss(name: str) -> bool:
-    return name.partition("/")[0] not in ("stage", "step", "seconds", "lr", "gradient")

@@ -17,7 +17,8 @@ from tpo_lab.objective import LossReport
 from tpo_lab.probes import sequence
 from tpo_lab.probes.layers import attention_read, decoder_layers, states_kept
 from tpo_lab.probes.overlaps import matches_of, partners_of, readings_of, targets_of
-from tpo_lab.probes.trace import NONE, Attention, HeadTrace, RouteDue, Routes, SampleTrace, Slot, TermLoss, Token
+from tpo_lab.probes.trace import NONE, Attention, HeadTrace, RouteDue, Routes, SampleTrace, Slot, TermLoss, Token, WordMap
+from tpo_lab.probes.word_maps import emitted_word_maps, word_maps
 from tpo_lab.records import Record
 
 
@@ -38,7 +39,14 @@ class Measured:
 
 @torch.no_grad()
 def measure(
-    model: TPOModel, row: Row, record: Record, place: int, *, weights: Mapping[str, float] | None, layers: Sequence[int]
+    model: TPOModel,
+    row: Row,
+    record: Record,
+    place: int,
+    *,
+    weights: Mapping[str, float] | None,
+    layers: Sequence[int],
+    words: bool = False,
 ) -> Measured:
     """Measure one sample.
 
@@ -48,6 +56,7 @@ def measure(
         place: of the sample in the trace.
         weights: the stage's, as in `TPOModel.losses`.
         layers: whose attention is kept; none runs no pass for it.
+        words: whether to map the words of its answers.
     """
     batch = model.collate([row]).to(model.backbone.device)
     video = model.encode_video(batch.rows)
@@ -68,6 +77,7 @@ def measure(
         slots=slots_read(forward, slots),
         heads=_heads(model, batch, forward, record),
         losses=terms_of(model.losses(batch, forward, weights), batch),
+        words=_words(model, batch, video, forward, tokens, record) if words else (),
     )
     attention = _attention(model, batch, video, trace, place, [decoder[layer] for layer in layers]) if layers else ()
     return Measured(trace, torch.stack([*kept, after_norm], 1), attention)
@@ -123,6 +133,13 @@ def _head(head: Head[Any, Any], prediction: Any, target: Any, record: Record) ->
         matches={"routed": matches_of(record, name, "routed"), "forced": matches_of(record, name, "forced", partners)} if due else {},
         readings=readings_of(head, prediction, target) if due else {},
     )
+
+
+def _words(
+    model: TPOModel, batch: Batch, video: Sequence[VideoFeatures], forward: Forward, tokens: Sequence[Token], record: Record
+) -> tuple[WordMap, ...]:
+    emitted = emitted_word_maps(model, batch.rows[0], video, record.text)
+    return (*emitted, *word_maps(model, batch, forward.hidden[0], tokens, "expected"))
 
 
 def terms_of(report: LossReport, batch: Batch) -> dict[str, TermLoss]:

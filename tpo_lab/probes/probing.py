@@ -8,16 +8,15 @@ import torch
 
 from tpo_lab import freeze
 from tpo_lab.answer import Answerer
-from tpo_lab.batch import Row
 from tpo_lab.errors import UsageError
 from tpo_lab.evaluation import answer_rows
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
-from tpo_lab.probes.gradients import gradients_of
 from tpo_lab.probes.layers import chosen_layers, decoder_layers
-from tpo_lab.probes.one_sample import Measured, measure, terms_of
+from tpo_lab.probes.one_sample import Measured, measure
 from tpo_lab.probes.parts import added_tokens, parts_of
-from tpo_lab.probes.trace import Activations, Gradients, TermLoss, Trace
+from tpo_lab.probes.step import step_of
+from tpo_lab.probes.trace import Activations, Trace
 from tpo_lab.probes.untouched import untouched
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Stage
@@ -35,6 +34,7 @@ def probe(
     stage: Stage | None = None,
     gradients: bool = True,
     attention: bool | Sequence[int] = True,
+    words: bool = False,
 ) -> Trace:
     """Measure what one step of training, and the model's own answers, make of a few samples.
 
@@ -47,6 +47,8 @@ def probe(
             `requires_grad` does, and every term weighs 1.
         gradients: whether to measure them; each owner of loss terms takes one backward pass, and one copy of all that learns.
         attention: whether to keep where slots and routes look, or in which layers; one more forward pass of the language model.
+        words: whether to map where in the clip each word is seen, of the model's own answer and of the true one; one more forward pass of
+            the language model for each sample.
 
     Raises:
         UsageError: no samples or too many, a marker without an annotation, a layer that the model has not, or a stage of another model.
@@ -63,34 +65,23 @@ def probe(
         frames = Frames(model.backbone, features=model.feature_files)
         rows = [frames.row([sample]) for sample in samples]
         answerer = Answerer(model, max_tokens=MAX_TOKENS)
-        losses, found = _step(model, rows, stage, gradients=gradients)
+        step = step_of(model, rows, weights, gradients=gradients)
         records = [answer_rows(model, answerer, [row])[0] for row in rows]
         measured = [
-            measure(model, row, record, place, weights=weights, layers=layers)
+            measure(model, row, record, place, weights=weights, layers=layers, words=words)
             for place, (row, record) in enumerate(zip(rows, records, strict=True))
         ]
         parts = parts_of(model, open_before, staged=stage is not None)
         return Trace(
             samples=tuple(each.trace for each in measured),
-            losses=losses,
-            gradients=found,
+            losses=step.losses,
+            gradients=step.gradients,
             activations=_activations(measured, layers),
             parts=parts,
             added=added_tokens(model),
             heads=tuple(model.heads),
             stage=None if stage is None else stage.name,
         )
-
-
-def _step(model: TPOModel, rows: Sequence[Row], stage: Stage | None, *, gradients: bool) -> tuple[dict[str, TermLoss], Gradients | None]:
-    """The objective of all rows in one batch, and its gradients."""
-    batch = model.collate(rows).to(model.backbone.device)
-    with torch.set_grad_enabled(gradients):
-        report = model.losses(batch, model(batch), None if stage is None else stage.losses)
-    terms = terms_of(report, batch)
-    taught = {name.partition("/")[0] for name in terms}
-    owners = {owner: loss for owner, loss in report.per_head().items() if owner in taught}
-    return terms, gradients_of(owners, model.named_parts()) if gradients else None
 
 
 def _activations(measured: Sequence[Measured], layers: tuple[int, ...]) -> Activations:

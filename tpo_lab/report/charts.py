@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.report.svg import BAND, FAINT, PALE_INK, Axis, Svg, colour_of, document, text
+from tpo_lab.runs import is_loss
 
 _Lines: TypeAlias = dict[str, tuple[list[float], list[float]]]  # name -> steps, values
 
@@ -58,7 +59,7 @@ def loss_chart(metrics: Iterable[Mapping[str, Any]], *, columns: int = 2) -> Svg
             bands.append((place, place, stage))
         for name, value in line.items():
             owner, _, term = name.partition("/")
-            if owner in ("stage", "step", "seconds", "lr", "loss", "gradient") or not isinstance(value, float):
+            if owner == "loss" or not is_loss(name) or not isinstance(value, float):
                 continue
             steps, values = panels.setdefault(owner, {}).setdefault(term or owner, ([], []))
             steps.append(place)

@@ -19,12 +19,15 @@ from tpo_lab.knobs import to_plain
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.objective import LossReport
+from tpo_lab.probes.probing import MOST_SAMPLES
 from tpo_lab.runs import RunFolder, save_state
 from tpo_lab.schedules import build_optimizer, scheduler
 from tpo_lab.stages import Stage
 from tpo_lab.training.data import StageData
+from tpo_lab.training.gradient_history import GradientHistory
 from tpo_lab.training.gradients import GradientWatch
 from tpo_lab.training.micro_batch import TrainingStep, joined, shares_of_terms
+from tpo_lab.training.process_memory import process_memory
 from tpo_lab.training.starts import start_from
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ class TrainingOptions:
             keeps them in memory, for one stage. A clip of 16 frames takes 50 MB at 7B, 0.2 MB with nano.
         gradient_patience: after so many steps of a stage without any gradient a trained head is reported by name.
         trackers: names of experiment trackers that get every number of every step, such as ("tensorboard",); see `tpo_lab.trackers`.
+        probe_every: measure gradients before the first step of a stage and before every so many steps, and write them to probes.jsonl; see
+            `tpo_lab.training.gradient_history`. None measures none. Training stays the same bit by bit.
+        probe_samples: how many of a stage's samples are measured, all in one batch; at least one of each task.
     """
 
     seed: int = 0
@@ -56,6 +62,14 @@ class TrainingOptions:
     feature_cache: str | None = None
     gradient_patience: int = 50
     trackers: tuple[str, ...] | str = "none"
+    probe_every: int | None = None
+    probe_samples: int = 8
+
+    def __post_init__(self) -> None:
+        if self.probe_every is not None and self.probe_every < 1:
+            raise UsageError("probe_every", expected="at least 1, or None", got=self.probe_every)
+        if not 1 <= self.probe_samples <= MOST_SAMPLES:
+            raise UsageError("probe_samples", expected=f"1 to {MOST_SAMPLES}", got=self.probe_samples)
 
 
 class StageLoop:
@@ -89,6 +103,8 @@ class StageLoop:
         self.module, self.optimizer = accelerator.prepare(TrainingStep(model, bf16=stage.precision == "bf16"), optimizer)
         self.schedule = scheduler(self.optimizer.optimizer, stage, self.total)
         self.watch = GradientWatch(model, stage, options.gradient_patience)
+        self.history = GradientHistory(model, stage, data, frames, run, options) if options.probe_every else None
+        self._began = time.monotonic()
 
     def describe(self) -> Iterator[str]:
         """What trains in this stage, a line per part."""
@@ -143,8 +159,11 @@ class StageLoop:
             for target in start_from(self.model.named_parts(), self.stage.starts_from):
                 say(f"  {target} starts as it is: the model has no such parts {target} and {self.stage.starts_from[target]} of one shape")
         self.module.train()
-        began = time.monotonic()
+        self._began = time.monotonic()
         while self.step < self.total:
+            if self.history is not None and self.accelerator.is_main_process:
+                # the seconds of the steps are those of training alone
+                self._began += self.history.measure(self.step + 1)
             report = self._step()
             self.step += 1
             norms = self.watch.norms()
@@ -152,14 +171,11 @@ class StageLoop:
                 say(f"warning: head {head!r} has had no gradient for {self.options.gradient_patience} steps of stage {self.stage.name}")
             if self.stage.grad_clip is not None:
                 self.accelerator.clip_grad_norm_(self.trained, self.stage.grad_clip)
-            rate = self.schedule.get_last_lr()[0]
+            rate = float(self.schedule.get_last_lr()[0])
             self.optimizer.step()
             self.schedule.step()
             self.optimizer.zero_grad()
-            if self.accelerator.is_main_process:
-                gradients = {f"gradient/{head}": round(norm, 6) for head, norm in norms.items()}
-                seconds = round(time.monotonic() - began, 3)
-                self.run.log(stage=self.stage.name, step=self.step, seconds=seconds, lr=rate, **report.floats(), **gradients)
+            self._log(self.step, rate, report, norms)
             if listener is not None:
                 listener(self.stage.name, self.step, self.total, report)
             if self._is_stopped(stopped):
@@ -167,6 +183,15 @@ class StageLoop:
                 raise Interrupted(f"Stopped in stage {self.stage.name} after step {self.step} of {self.total}. Go on with --resume.")
             if self.step % self.options.save_every == 0 and self.step < self.total:
                 self.save(finished)
+
+    def _log(self, step: int, rate: float, report: LossReport, norms: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl: the seconds that the stage has trained, the rows of all processes, and this one's memory."""
+        if not self.accelerator.is_main_process:
+            return
+        seconds, rows = round(time.monotonic() - self._began, 3), len(self.data.batch(step - 1))
+        gradients = {f"gradient/{head}": round(norm, 6) for head, norm in norms.items()}
+        line = {"seconds": seconds, "lr": rate, "rows": rows, **process_memory(), **report.floats(), **gradients}
+        self.run.log(stage=self.stage.name, step=step, **line)
 
     def _is_stopped(self, stopped: threading.Event) -> bool:
         """Whether any process was stopped: all of them leave after the same step."""
@@ -188,6 +213,7 @@ class StageLoop:
                 weights = {name: weight * share.get(name, 1.0) for name, weight in self.stage.losses.items()}
                 report = self.module(batch.to(accelerator.device), video, weights)
                 if not bool(torch.isfinite(report.total)):
+                    self._log(self.step + 1, float(self.schedule.get_last_lr()[0]), report, {})
                     broken = [name for name, value in report.terms.items() if not bool(torch.isfinite(value))]
                     raise TPOError(f"stage {self.stage.name}, step {self.step + 1}: the loss is not finite (terms: {', '.join(broken)}).")
                 accelerator.backward(report.total)
