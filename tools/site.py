@@ -26,6 +26,7 @@ FORMULA = re.compile(r"\$\$(?P<display>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 SCRIPTS = re.compile(r"<script[^>]*>(?:(?!</script>).)*</script>", re.DOTALL)
 """All that the exporter adds; outputs that need scripts of their own would need them back."""
+WIDGET = "application/vnd.jupyter.widget-view+json"
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --faint: #d9dde3; --back: #fff; --link: #0b5cad; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) {
@@ -73,9 +74,15 @@ def html(page: Page) -> str:
     from nbconvert import HTMLExporter
 
     notebook = nbformat.read(page.executed, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    said = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
+            said = first_sentence(cell.source)
             cell.source = with_mathml(cell.source.replace(".ipynb)", ".html)"))
+        else:
+            for output in cell.outputs:
+                _stand_still(output, said)
     exporter = HTMLExporter(template_name="lab", mathjax_url="", require_js_url="", jquery_url="", widget_renderer_url="")
     exporter.anchor_link_text = ""
     text, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title(page.name)}})
@@ -83,6 +90,28 @@ def html(page: Page) -> str:
     return text.replace("<body", f'<body style="max-width:62rem;margin:auto" data-name="{page.name}"', 1).replace(
         "<main>", '<p style="padding:0 1rem"><a href="index.html">All notebooks</a></p><main>', 1
     )
+
+
+def _stand_still(output: Any, said: str) -> None:
+    """What a page without a kernel shows of an output: the picture of a view, and every picture with words that a screen reader can say.
+
+    Args:
+        said: in the text before it.
+    """
+    data = output.get("data", {})
+    if picture := data.pop("image/png", None):
+        data.pop(WIDGET, None)
+        source = picture if isinstance(picture, str) else "".join(picture)
+        data["text/html"] = f'<img alt="{escape(said)}" src="data:image/png;base64,{"".join(source.split())}">'
+    elif "image/svg+xml" in data:
+        data["text/html"] = data.pop("image/svg+xml")
+
+
+def first_sentence(text: str) -> str:
+    """Of a markdown text, without its headings and marks."""
+    plain = " ".join(line for line in text.splitlines() if not line.startswith("#"))
+    words = " ".join(re.sub(r"[*`>|$]|\[([^\]]*)\]\([^)]*\)", lambda found: found[1] or "", plain).split())
+    return re.split(r"(?<=[.?!:]) ", words, maxsplit=1)[0]
 
 
 def with_mathml(text: str) -> str:
@@ -133,7 +162,13 @@ def index(pages: Sequence[Page], *, fast: bool) -> str:
 def _row(page: Page) -> str:
     found = f'<span class="bad">{escape(page.error)}</span>' if page.error else _found(page.result)
     link = f'<a href="{page.name}.html">{escape(title(page.name))}</a><br><small>{page.name}</small>'
-    return f'<tr><td>{link}</td><td>{escape(question(page.name))}</td><td>{found}</td><td class="n">{page.seconds:.0f}</td></tr>'
+    return f'<tr><td>{link}</td><td>{_inline(question(page.name))}</td><td>{found}</td><td class="n">{page.seconds:.0f}</td></tr>'
+
+
+def _inline(text: str) -> str:
+    """A line of markdown as HTML: code, bold and formulas."""
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
+    return FORMULA.sub(_mathml, re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", marked))
 
 
 def _found(result: Mapping[str, Any]) -> str:

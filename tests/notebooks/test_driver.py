@@ -205,8 +205,8 @@ class TestKernel:
     def test_kernels_end_by_themselves_and_imports_are_those_of_the_notebook(self, tmp_path: Path, extra: None):
         notebook = write(
             tmp_path / "n.ipynb",
-            "import atexit, sys, pathlib",
-            "atexit.register(lambda: pathlib.Path('ended').write_text('x'))\nassert not any(p.endswith('tpo_lab/notebooks') for p in sys.path)",
+            "import atexit, sys, pathlib\natexit.register(lambda: pathlib.Path('ended').write_text('x'))",
+            "assert not any(folder.endswith('tpo_lab/notebooks') for folder in sys.path)",
             "from tpo_lab.notebooks import emit\nemit(out, notebook='n', headline={})",
         )
         for number in range(4):
