@@ -25,6 +25,7 @@ import tpo_lab as tpo
 from tpo_lab.notebooks import emit, start, world
 from tpo_lab.probes import FAULTS, diagnosis, mysteries, plant, symptoms, wrong_letters
 from tpo_lab.report import probing as charts
+from tpo_widgets import GradientView, HeadView, TokenView, together
 
 # %%
 device = start(seed=seed, threads=threads)
@@ -53,6 +54,12 @@ print(f"loss {sound.loss:.2f}", "IoU of boxes", {how: round(sound.iou("region", 
 
 # %%
 charts.route_chart(sound)
+
+# %% [markdown]
+# The same record in the views: the boxes over the frames, and below them the row of tokens, the routes, and where a slot looks. Space plays, `w` jumps to the worst frame, `[` and `]` change the question. [51_views](51_views.ipynb) explains them.
+
+# %%
+together(HeadView(sound), TokenView(sound))
 
 # %% [markdown]
 # The row of one question, token by token. The patches of a frame are one chip. What is underlined is learned. The **route** is a word that the model writes; the **slot** behind it holds the task token, and is no word at all.
@@ -106,6 +113,12 @@ assert "tokens.task.temporal" not in reached, "but nothing of another head's tok
 charts.conflict_chart(sound.gradients)
 
 # %% [markdown]
+# `GradientView` has both, with the samples behind each conflict.
+
+# %%
+GradientView(sound)
+
+# %% [markdown]
 # ## 3. Five patients
 #
 # Each of the models A to E is a copy of the healthy one with one of these faults in it. All of them hit the region head. Nothing fails, and nothing warns.
@@ -147,6 +160,13 @@ pd.Series({name: min(s.cosine for t in trace.samples for s in t.slots if s.head 
 # %%
 readings = {name: [t.heads["region"].readings for t in trace.samples if "region" in t.heads] for name, trace in everybody.items()}
 pd.DataFrame({name: pd.DataFrame([r for r in some if r]).mean() for name, some in readings.items()}).round(2)
+
+# %% [markdown]
+# Or look: every patient beside the healthy model, under one scrubber. Whose boxes are missing, whose are of the wrong thing, whose have the wrong shape?
+
+# %%
+for letter, trace in traces.items():
+    display(HeadView(sound, compare=trace, names=("sound", letter)))
 
 # %% [markdown]
 # **The gradients** of the box loss alone, in the parts that should learn from it.
@@ -257,13 +277,13 @@ emit(out, notebook="50_debugging", headline=headline, symptoms=values, letters=f
 # %% [markdown]
 # ## Summary
 #
-# | what you see | what you measure | what it tells |
-# |---|---|---|
-# | no boxes at all, though they are good where the route is given | probability of the route where it is due | the route's row is lost, or was never trained |
-# | boxes of the wrong thing | cosine of the task embedding and the state at the slot | the head reads another token |
-# | boxes near the right thing, in the wrong shape | IoU under other readings | two conventions meet |
-# | good scores, and a task token that never moves | gradient norms of one loss, by module | the graph is cut |
-# | a loss too good to be true | attention on tokens that must not be seen | the label leaks |
+# | what you see | what you measure | the view | what it tells |
+# |---|---|---|---|
+# | no boxes at all, though they are good where the route is given | probability of the route where it is due | `TokenView`, routes | the route's row is lost, or was never trained |
+# | boxes of the wrong thing | cosine of the task embedding and the state at the slot | `TokenView`, slots | the head reads another token |
+# | boxes near the right thing, in the wrong shape | IoU under other readings | `HeadView` | two conventions meet |
+# | good scores, and a task token that never moves | gradient norms of one loss, by module | `GradientView`, norms | the graph is cut |
+# | a loss too good to be true | attention on tokens that must not be seen | `TokenView`, where it looks | the label leaks |
 #
 # Measure in this order: route, slot, boxes, gradient, attention. The first that is wrong is the cause of most that follow.
 #
@@ -272,4 +292,4 @@ emit(out, notebook="50_debugging", headline=headline, symptoms=values, letters=f
 # 1. Plant `plant(model, "wrong slot", head="temporal")`. Which rows of the table in section 3 change, and which stay, because the region head is fine?
 # 2. Load two checkpoints of your own and compare them with `tpo_lab.probes.compare(model, "folder")`. Which parts are equal that should differ?
 #
-# Next: [60_your_own_data](60_your_own_data.ipynb).
+# Next: [51_views](51_views.ipynb).

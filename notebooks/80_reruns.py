@@ -130,6 +130,14 @@ grouped = grouped_table(found, ["headline.iou"], {"loss": "l1", "rate": 0.01})
 grouped.frame
 
 # %% [markdown]
+# All runs of the folder, to sort, to filter and to brush: drag along an axis, and only the runs in that range stay. A click on a run's name opens its notebook.
+
+# %%
+from tpo_widgets import RunsView
+
+RunsView(folder / "sweep")
+
+# %% [markdown]
 # Each dot is a seed. A diamond is their mean, a bar the interval of the mean.
 
 # %%

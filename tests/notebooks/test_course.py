@@ -28,6 +28,7 @@ COURSE = [
     "30_losses",
     "40_joint_training",
     "50_debugging",
+    "51_views",
     "60_your_own_data",
     "61_your_own_head",
     "70_real_model",

@@ -92,7 +92,7 @@ class Film:
 
 
 def encode(pixels: Pixels, longest: int = LONGEST) -> bytes:
-    """A frame as JPEG; small ones keep full colour resolution, so that their pixels stay sharp."""
+    """A frame as JPEG; small ones, which are shown enlarged, lose next to nothing."""
     from PIL import Image
 
     image = Image.fromarray(pixels)
@@ -101,7 +101,7 @@ def encode(pixels: Pixels, longest: int = LONGEST) -> bytes:
         image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     file = io.BytesIO()
     small = max(image.size) <= longest // 2
-    image.save(file, "JPEG", quality=QUALITY, subsampling=0 if small else 2)
+    image.save(file, "JPEG", quality=95 if small else QUALITY, subsampling=0 if small else 2)
     return file.getvalue()
 
 

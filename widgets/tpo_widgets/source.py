@@ -2,6 +2,7 @@
 
 A module may import names from its neighbours (`import { a, b } from "./other.js";`, one line) and export functions, classes and
 constants; a view's own module ends with `export default`. Joined, they share one scope, so no two of them may define the same name.
+Comments on lines of their own and indentation are left out, so a text in backquotes must not go over several lines.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z_]+)\.js";\n', re.MULTILI
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const|let)\b)", re.MULTILINE)
 _DEFINED = re.compile(r"^(?:async )?(?:function\*?|class|const|let) ([A-Za-z_$][\w$]*)", re.MULTILINE)
 _DEFAULT = re.compile(r"^export default ", re.MULTILINE)
+# comments on lines of their own, empty lines and indentation: they would be a tenth of what every view adds to a notebook's state
+_ASIDE = re.compile(r"^[ \t]*(?://.*|/\*\*[\s\S]*?\*/)?\n|^[ \t]+", re.MULTILINE)
 
 
 @cache
@@ -28,7 +31,7 @@ def esm(entry: str) -> str:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"front/{entry}.js and its imports: expected each name to be defined once, got {', '.join(twice)} twice.")
-    return code
+    return _ASIDE.sub("", code)
 
 
 @cache

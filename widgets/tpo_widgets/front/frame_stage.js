@@ -2,7 +2,7 @@
 
 import { h, onNextFrame } from "./dom.js";
 
-const DECODED = 24;
+const DECODED = 12;
 const MOST_ZOOM = 16;
 
 /**
@@ -83,13 +83,15 @@ export function frameStage({ resources, name, size, label, draw = () => {}, pan 
 
   async function show(number) {
     wanted = number;
+    const key = name(number);
+    const late = () => closed || wanted !== number || name(number) !== key;
     try {
       const found = await bitmap(number);
-      if (closed || wanted !== number) return;
+      if (late()) return;
       current = found;
       missing.hidden = true;
     } catch (error) {
-      if (closed || wanted !== number) return;
+      if (late()) return;
       current = null;
       missing.textContent = error.message;
       missing.hidden = false;

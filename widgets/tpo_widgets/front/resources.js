@@ -1,6 +1,6 @@
 // What is too large for a view's state and is fetched by name when it is needed. Names asked for together travel in one message.
 
-const KEPT_BYTES = 96 * 2 ** 20;
+const KEPT_BYTES = 48 * 2 ** 20;
 const AT_ONCE = 16;
 
 /** Fetches by name: `get(name)` promises { about, bytes }; `has(name)`; `onSilence(f)` is called where nobody answers. */

@@ -1,0 +1,1 @@
+"""GradientView: which loss moves which module, and who pulls against whom."""

@@ -1,0 +1,1 @@
+"""HeadView: what heads predict over the frames of a clip, beside the truth."""

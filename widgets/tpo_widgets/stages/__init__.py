@@ -1,0 +1,1 @@
+"""StageView: a recipe as a picture, and the run that follows it."""
