@@ -72,7 +72,9 @@ heads.playhead.sample = worst
 # %% tags=["check"]
 assert worst is not ..., "exercise 1: expected the id of a sample, got ..."
 lowest = [(m.iou, s.id) for s in trace.samples for head in s.heads.values() for m in head.matches.get("forced", ())]
-assert worst in {name for iou, name in lowest if iou == min(lowest)[0]}, f"exercise 1: {worst!r} has not the lowest IoU, {min(lowest)[0]:.2f}"
+assert worst in {name for iou, name in lowest if iou == min(lowest)[0]}, (
+    f"exercise 1: {worst!r} has not the lowest IoU, {min(lowest)[0]:.2f}"
+)
 assert heads.moment.sample == worst, "exercise 1: expected the playhead at that sample"
 
 # %% [markdown]
@@ -193,7 +195,11 @@ GradientView(run=runs[seed].path)
 
 # %%
 last = {number: run.metrics()[-1] for number, run in runs.items()}
-RunsView(pd.DataFrame({"seed": list(last), "loss": [line["loss"] for line in last.values()], "memory": [line["memory_mib"] for line in last.values()]}))
+RunsView(
+    pd.DataFrame(
+        {"seed": list(last), "loss": [line["loss"] for line in last.values()], "memory": [line["memory_mib"] for line in last.values()]}
+    )
+)
 
 # %% [markdown]
 # ## 7. Take it with you

@@ -55,14 +55,10 @@ def test_head_view(open_page: Any, artifacts: Path, trace: Trace):
     taken(open_page, artifacts, view, "head_view", "canvas[data-frame]")
 
 
-def test_prompt_pad(open_page: Any, artifacts: Path, shipped: Any, trace: Trace):
-    from tpo_lab.sample import BoxPrompt
-
-    asked = next(sample for sample in trace.samples if sample.sample.targets.region)
-    x0, y0, x1, y1 = asked.sample.targets.region[0].xyxy
-    pad = PromptPad(asked.sample, shipped)
-    pad.prompts = [BoxPrompt(xyxy=(x0 - 2, y0 - 2, x1 + 2, y1 + 2))] if min(x0, y0) > 2 else []
-    pad.ask()
+def test_prompt_pad(open_page: Any, artifacts: Path, shipped: Any, world: Any):
+    pointed = next(sample for scene in range(3, 20) for sample in world(scene, "track") if sample.prompts)
+    pad = PromptPad(pointed, shipped)
+    assert pad.ask() is not None and pad.prompts == list(pointed.prompts)
     taken(open_page, artifacts, pad, "prompt_pad", "canvas[data-frame]")
 
 

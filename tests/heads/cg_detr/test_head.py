@@ -155,6 +155,9 @@ def test_one_video_in_a_batch_has_no_negatives_and_says_so_once(bench: Any, capl
     head, visual = bench.head(), bench.visual(1)
     same = Visual(**{name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in tensors(visual).items()})
     with caplog.at_level(logging.WARNING):
+        head.eval().losses(head.predict(bench.embedding(2), same), bench.target(head, *WINDOWS[:2]))
+        assert not caplog.records, "nothing is learned from what is only looked at"
+        head.train()
         for _ in range(2):
             values = head.losses(head.predict(bench.embedding(2), same), bench.target(head, *WINDOWS[:2]))
     assert [record.levelname for record in caplog.records] == ["WARNING"]

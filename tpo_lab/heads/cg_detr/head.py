@@ -290,7 +290,8 @@ class CGDETRHead(Head[CGDETRPrediction, CGDETRTarget]):
         return [f"_layer{number}" for number in range(1, self.settings.decoder_layers)] + [""]
 
     def _tell_of_missing_negatives(self, pairs: int) -> None:
-        if pairs == 0 and not self._told:
+        # a probe of a few samples learns nothing, and is no reason for a warning
+        if pairs == 0 and self.training and not self._told:
             _log.warning("temporal head: no two slots of a batch look at different footage, so that no text is a negative one.")
             self._told = True
 

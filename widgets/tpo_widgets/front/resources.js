@@ -1,6 +1,6 @@
 // What is too large for a view's state and is fetched by name when it is needed. Names asked for together travel in one message.
 
-const KEPT_BYTES = 48 * 2 ** 20;
+const KEPT_BYTES = 32 * 2 ** 20;
 const AT_ONCE = 16;
 
 /** Fetches by name: `get(name)` promises { about, bytes }; `has(name)`; `onSilence(f)` is called where nobody answers. */
@@ -25,7 +25,8 @@ export function resourcesOf(model, { patience = 5000 } = {}) {
     clearTimeout(timer);
     message.found.forEach(([name, about], place) => {
       const data = buffers[place];
-      const value = { about, bytes: new Uint8Array(data.buffer ?? data, data.byteOffset ?? 0, data.byteLength).slice() };
+      // a window on the message, not a copy: what garbage there is of long videos is the browser's to keep
+      const value = { about, bytes: new Uint8Array(data.buffer ?? data, data.byteOffset ?? 0, data.byteLength) };
       if (!kept.has(name)) keep(name, value);
       settle(name, (wait) => wait.resolve(value));
     });
