@@ -24,9 +24,9 @@ def missing(what: str) -> None:
     (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium, one for each test process."""
+    """A headless Chromium, one for each file of tests: while it is open no other event loop may run in the process."""
     if CHROMIUM is None:
         missing("Chromium: apt-get install chromium")
     try:

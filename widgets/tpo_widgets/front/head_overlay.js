@@ -7,6 +7,7 @@ const HEAD_HUES = ["#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#8C6B
 const HEAD_DASH = { truth: [7, 4], away: [2, 4] };
 const HEAD_FAINT = 0.55, HEAD_DIMMED = 0.4;
 const headShapes = new WeakMap();
+let headPixels = null;
 
 /** The colour of an object among several. */
 export const objectHue = (place) => HEAD_HUES[place % HEAD_HUES.length];
@@ -16,7 +17,8 @@ function shapeOf(entry) {
   if (!headShapes.has(entry)) {
     const path = new Path2D();
     let box = null;
-    for (const line of maskEdges(decodeRle(entry.mask), entry.mask.size)) {
+    headPixels = decodeRle(entry.mask, headPixels);
+    for (const line of maskEdges(headPixels, entry.mask.size)) {
       line.forEach(([x, y], place) => {
         if (place) path.lineTo(x, y); else path.moveTo(x, y);
         box = box ? [Math.min(box[0], x), Math.min(box[1], y), Math.max(box[2], x), Math.max(box[3], y)] : [x, y, x, y];

@@ -1,8 +1,11 @@
 // Run lengths of COCO masks: column by column, the first run is background, as text or as a list of numbers.
 
-/** The mask of { size: [h, w], counts } as 0 and 1, row by row. Throws where the runs do not fill the size. */
-export function decodeRle({ size: [height, width], counts }) {
-  const mask = new Uint8Array(height * width);
+/**
+ * The mask of { size: [h, w], counts } as 0 and 1, row by row. Throws where the runs do not fill the size.
+ * `into`, where it is as large, is filled and given back, so that a long video leaves no garbage behind.
+ */
+export function decodeRle({ size: [height, width], counts }, into = null) {
+  const mask = into && into.length === height * width ? into.fill(0) : new Uint8Array(height * width);
   let place = 0, inside = 0;
   for (const run of typeof counts === "string" ? rleRuns(counts) : counts) {
     if (run < 0 || place + run > mask.length) throw new Error("These run lengths do not fit the mask's size.");
