@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.reruns.written import sweep_folder
-from tests.widgets.conftest import missing
+from tests.widgets.conftest import Watched, missing
 from tests.widgets.lab import PATIENCE_MS, Lab, read_when, running, voila
 from tests.widgets.sweeps import grid
 
@@ -50,26 +50,11 @@ def in_lab(lab: Lab, browser: Any) -> Iterator[Callable[..., Any]]:
 
 @contextmanager
 def _opening(lab: Lab, browser: Any) -> Iterator[Callable[..., Any]]:
-    contexts: list[Any] = []
-    strangers: list[str] = []
-    errors: list[str] = []
+    seen: list[Watched] = []
 
     def opened(name: str, *cells: str, width: int = 1300) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 1200})
-        contexts.append(context)
-
-        def judge(route: Any) -> None:
-            url = route.request.url
-            if url.startswith((lab.url, "data:", "blob:")):
-                route.continue_()
-            else:
-                strangers.append(url)
-                route.abort()
-
-        context.route("**/*", judge)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        seen.append(Watched(browser, (lab.url,), viewport={"width": width, "height": 1200}))
+        page = seen[-1].page
         (lab.root / "seen.json").unlink(missing_ok=True)
         lab.write(name, [START, *cells])
         lab.open(page, name)
@@ -77,11 +62,8 @@ def _opening(lab: Lab, browser: Any) -> Iterator[Callable[..., Any]]:
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
-    caused = [error for error in errors if not any(own in error for own in LABS_OWN)]
-    assert not strangers, f"the page asked for {strangers}"
-    assert not caused, f"errors on the page: {caused}"
+    for each in seen:
+        each.close(LABS_OWN)
 
 
 def test_a_view_in_a_notebook_and_the_kernel_follow_each_other(in_lab: Any, lab: Lab, artifacts: Path):
@@ -229,23 +211,13 @@ def test_voila_shows_a_view_that_its_kernel_follows(browser: Any, tmp_path: Path
     cells = [START.replace('"seen.json"', repr(str(tmp_path / "seen.json"))), "from tests.widgets.small_view import SmallView"]
     cells += ["view = SmallView()\nnote(view.playhead, 'time_sec')\nview"]
     with voila(tmp_path / "voila", cells) as url:
-        context = browser.new_context(viewport={"width": 900, "height": 900})
-        strangers: list[str] = []
-
-        def judge(route: Any) -> None:
-            if route.request.url.startswith((url, "data:", "blob:")):
-                route.continue_()
-            else:
-                strangers.append(route.request.url)
-                route.abort()
-
-        context.route("**/*", judge)
-        page = context.new_page()
+        watched = Watched(browser, (url,), viewport={"width": 900, "height": 900})
+        page = watched.page
         page.goto(url, wait_until="domcontentloaded")
         page.wait_for_function("() => document.querySelector('.tpo-view canvas')?.dataset.frame === '0'", timeout=PATIENCE_MS)
         page.focus(".tpo-view input")
         page.keyboard.press("End")
         read_when(tmp_path / "seen.json", lambda seen: seen["time_sec"] == 4.0)
-        context.close()
+        page.context.close()
     # Voila's own page asks for its icons
-    assert not [url for url in strangers if "fontawesome" not in url], strangers
+    assert not [asked for asked in watched.strangers if "fontawesome" not in asked], watched.strangers

@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests.reruns.small_jobs import lock_holder
 from tests.reruns.written import FAILURE, Wrote, sweep_folder
-from tests.widgets.sweeps import RATES, grid, many, result, train
+from tests.widgets.sweeps import RATES, grid, many, result
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.reruns import run_table, runs_in
 from tpo_lab.reruns.folder import JobFolder
@@ -35,11 +35,8 @@ from tpo_widgets.runs.filters import rows_that_pass
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    runs = grid()
-    made = sweep_folder(tmp_path / "sweep", runs)
-    train(made, [runs[0], runs[1], runs[3]])
-    return made
+def folder(sweep: Path) -> Path:
+    return sweep
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.reruns.written import FAILURE, Wrote, sweep_folder
 from tests.widgets.bridge import Live
-from tests.widgets.sweeps import accuracy, grid, many, result, train
+from tests.widgets.sweeps import accuracy, grid, many, result
 from tpo_lab.reruns.folder import JobFolder
 from tpo_widgets import RunsView
 from tpo_widgets.runs.filters import rows_that_pass
@@ -39,11 +39,8 @@ CELLS = """(name) => {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    runs = grid()
-    made = sweep_folder(tmp_path / "sweep", runs)
-    train(made, [runs[0], runs[1], runs[3]])
-    return made
+def folder(sweep: Path) -> Path:
+    return sweep
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from tests.widgets.planted_trace import (
     planted_tokens,
     planted_trace,
     with_attention,
-    write_planted_clip,
 )
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.probes import plant
@@ -35,16 +34,6 @@ from tpo_widgets.tokens.content import TokenContent, seen_film
 from tpo_widgets.tokens.heat import COLOURS, Heat, attention_heat, coloured, word_heat
 from tpo_widgets.tokens.picture import heated, selected_heat
 from tpo_widgets.tokens.row import grid_side, places_of, runs_of
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_planted_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
-
-
-@pytest.fixture(scope="module")
-def planted(clip: Path) -> Trace:
-    return planted_trace(clip)
 
 
 @pytest.fixture(scope="module")

@@ -11,22 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.widgets.planted_trace import HOT, SIDE, SIZE_WH, TIMES_SEC, planted_trace, with_attention, write_planted_clip
+from tests.widgets.planted_trace import HOT, SIDE, SIZE_WH, TIMES_SEC, planted_trace, with_attention
 from tpo_lab.probes.trace import Trace
 from tpo_widgets import TokenView, source, together
 
 pytestmark = pytest.mark.browser
 COLD, WARM = (0x08, 0x05, 0x1D), (0xFC, 0xFD, 0xBF)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_planted_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
-
-
-@pytest.fixture(scope="module")
-def planted(clip: Path) -> Trace:
-    return planted_trace(clip)
 
 
 @pytest.fixture(scope="module")
