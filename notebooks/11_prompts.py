@@ -116,12 +116,12 @@ tokens = model.backbone.tokenizer.convert_ids_to_tokens(batch.ids[0].tolist())
 
 # %%
 video = model.encode_video(batch.rows)
-embeds, encoded = model.embed(batch, video)
+inputs, encoded = model.inputs(batch, video)
 tuple(encoded.shape), f"length of the vector {encoded.norm(dim=-1).mean():.1f}"
 
 # %%
 at = (batch.prompts.row, batch.prompts.token)
-assert torch.allclose(embeds[at], encoded), "at the place of the prompt stands the encoded prompt"
+assert torch.allclose(inputs.embeds[at], encoded), "at the place of the prompt stands the encoded prompt"
 assert (batch.ids[at] == model.tokens.ids.prompt).all(), "and the token there is the one that stands for prompts"
 
 # %% [markdown]

@@ -37,7 +37,7 @@ import tpo_lab as tpo
 # %%
 from tpo_lab import freeze
 from tpo_lab.backbones import counting
-from tpo_lab.backbones.tiny_llava import write_tiny_llava
+from tpo_lab.backbones.tiny import write_tiny
 from tpo_lab.errors import UsageError
 from tpo_lab.lessons.frames import scores_by_frames
 
@@ -61,7 +61,7 @@ device
 
 # %%
 seven = counting.llava_onevision_7b()
-local = backbone or str(write_tiny_llava(Path(out) / "tiny", seed=seed))
+local = backbone or str(write_tiny("llava_onevision", Path(out) / "tiny", seed=seed))
 backbones = {"nano": tpo.build(heads=()).backbone, "this one": tpo.build(local, heads=(), num_frames=frames).backbone}
 configs = {**{name: found.model.config for name, found in backbones.items()}, "7B": seven}
 

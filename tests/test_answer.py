@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def full(tiny: TPOModel, say: Callable[..., Sample]) -> list[Row]:
         frames.row([say(3, "How many?", "three")]),
     ]
     image = frames.row([say(4, "And <prompt:0>?", "<region>", boxes=[[0, 16, 32, 64]], region=BOX)])
-    return [*rows, Row(image.frames[:1], image.clip, image.samples, "image")]
+    return [*rows, Row(image.frames[:1], replace(image.clip, times_sec=(0.0,)), image.samples, "image")]
 
 
 def asked(row: Row) -> Row:
@@ -67,7 +68,7 @@ def trained(model: TPOModel, row: Row) -> dict[str, Tensor]:
     with torch.no_grad():
         forward = model(batch)
     last = model.encoder.encode([(turn.role, turn.text) for turn in row.samples[0].conversation]).question
-    offset = len(model.collate.prefix(len(row.frames)))
+    offset = len(model.collate.prefix(row.clip.times_sec))
     found = {}
     for head, slots in batch.slots.items():
         here = slots.question[:, 0] == offset + last[0]

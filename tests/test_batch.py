@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,12 +106,12 @@ def seen(batch: Batch, row: int, query: int, key: int) -> bool:
 
 
 def test_attention_mask_equals_the_rules_one_by_one(tiny: TPOModel, row: Row) -> None:
-    short = Row(row.frames[:1], row.clip, (row.samples[2], row.samples[0]), "image")
+    short = Row(row.frames[:1], replace(row.clip, times_sec=(0.0,)), (row.samples[2], row.samples[0]), "image")
     batch = tiny.collate([row, short])
     mask = batch.attention_mask()
     rows, count = batch.ids.shape
     assert mask.shape == (rows, 1, count, count)
-    cut = slice(len(tiny.collate.prefix(1)) - 3, count)  # all of the short row's text and padding, and frames of the long row
+    cut = slice(len(tiny.collate.prefix((0.0,))) - 3, count)  # all of the short row's text and padding, and frames of the long row
     tokens = range(count)[cut]
     slow = [[[seen(batch, r, q, k) for k in range(count)] for q in tokens] for r in range(rows)]
     assert mask[:, 0, cut].tolist() == slow
@@ -130,7 +131,7 @@ def test_attention_mask_of_any_layout(segments: list[int], flags: int, padding: 
 
 
 def test_positions_go_on_from_the_prefix_in_every_conversation_and_slots_take_none(tiny: TPOModel, row: Row) -> None:
-    batch, prefix = tiny.collate([row]), len(tiny.collate.prefix(len(row.frames)))
+    batch, prefix = tiny.collate([row]), len(tiny.collate.prefix(row.clip.times_sec))
     assert batch.positions[0, :prefix].tolist() == list(range(prefix))
     for number in range(1, 5):
         here = batch.segment[0] == number
@@ -202,9 +203,11 @@ def test_words_see_the_video(tiny: TPOModel, row: Row) -> None:
 
 
 def test_images_and_videos_mix_in_one_batch(tiny: TPOModel, row: Row) -> None:
-    image = Row(row.frames[:1], row.clip, row.samples[1:3], "image")
-    long = Row(torch.cat([row.frames, row.frames]), row.clip, row.samples[:2], "long")
-    assert [len(tiny.collate.prefix(len(r.frames))) for r in (image, row, long)] == sorted({len(tiny.collate.prefix(n)) for n in (1, 4, 8)})
+    image = Row(row.frames[:1], replace(row.clip, times_sec=row.clip.times_sec[:1]), row.samples[1:3], "image")
+    twice = replace(row.clip, times_sec=row.clip.times_sec * 2)
+    long = Row(torch.cat([row.frames, row.frames]), twice, row.samples[:2], "long")
+    assert [len(r.clip.times_sec) for r in (image, row, long)] == [1, 4, 8]
+    assert len({len(tiny.collate.prefix(r.clip.times_sec)) for r in (image, row, long)}) == 3
     _, mixed = run(tiny, image, long, row)
     parts = [run(tiny, part)[1] for part in (image, long, row)]
     assert torch.allclose(mixed.logits, torch.cat([part.logits for part in parts]), atol=1e-5, rtol=0)

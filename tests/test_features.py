@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Patches(Head[Tensor, Tensor]):
 def rows(tiny: TPOModel, world: Callable[..., list[Sample]]) -> list[Row]:
     frames = Frames(tiny.backbone)
     found = [frames.row(world(index, "conversation")[:1]) for index in range(3)]
-    return [*found, Row(found[0].frames[:1], found[0].clip, found[0].samples, "image")]
+    return [*found, Row(found[0].frames[:1], replace(found[0].clip, times_sec=(0.0,)), found[0].samples, "image")]
 
 
 @pytest.fixture

@@ -201,21 +201,23 @@ class Answerer:
 
     def _prefill(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Tensor, _Reading]:
         model, backbone = self.model, self.model.backbone
-        embeds, prompts = model.embed(batch, video)
-        hidden, cache = backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions, use_cache=True)
+        inputs, prompts = model.inputs(batch, video)
+        hidden, cache = backbone.language_model(inputs, mask=batch.attention_mask(), use_cache=True)
         # slots of earlier answers are side branches: nothing that follows sees them
         seen = (batch.segment >= 0) & ~batch.is_slot
-        carried = torch.zeros_like(embeds[:, 0])
+        carried = torch.zeros_like(inputs.embeds[:, 0])
         if prompts is not None and model.task_input != "token":
-            row = torch.arange(len(batch.rows), device=embeds.device)
-            asked = torch.tensor([self._question(each) for each in batch.rows], device=embeds.device)
-            carried = batch.prompts.mean_within(prompts, row, asked).to(embeds.dtype)
-        return hidden, _Reading(cache, seen, batch.positions.masked_fill(batch.segment < 0, -1).max(1).values + 1, carried)
+            row = torch.arange(len(batch.rows), device=carried.device)
+            asked = torch.tensor([self._question(each) for each in batch.rows], device=carried.device)
+            carried = batch.prompts.mean_within(prompts, row, asked).to(carried.dtype)
+        # words have one position on all axes; visual tokens of long clips may lie further on in time
+        last = inputs.positions.reshape(-1, *batch.ids.shape)[0].gather(1, (batch.segment >= 0).sum(1, keepdim=True) - 1)[:, 0]
+        return hidden, _Reading(cache, seen, last + 1, carried)
 
     def _question(self, row: Row) -> tuple[int, int]:
         """First and last (exclusive) token of a row's last question."""
         start, end = self.model.encoder.encode([(turn.role, turn.text) for turn in row.samples[0].conversation]).question
-        offset = len(self.model.collate.prefix(len(row.frames)))
+        offset = len(self.model.collate.prefix(row.clip.times_sec))
         return offset + start, offset + end
 
     def _logits(self, state: Tensor) -> Tensor:
@@ -260,13 +262,11 @@ class Answerer:
 
     def _feed(self, reading: _Reading, tokens: list[int], beside: Tensor | None = None) -> Tensor:
         backbone = self.model.backbone
-        embeds = backbone.embed(torch.tensor(tokens, device=backbone.device)[:, None], None)
+        inputs = backbone.written(torch.tensor(tokens, device=backbone.device)[:, None], reading.position[:, None])
         if beside is not None:
-            embeds = embeds + beside[:, None]
+            inputs = inputs.plus(beside[:, None])
         mask = reading.grow()
-        hidden, reading.cache = backbone.language_model(
-            embeds, mask=mask, positions=reading.position[:, None], cache=reading.cache, use_cache=True
-        )
+        hidden, reading.cache = backbone.language_model(inputs, mask=mask, cache=reading.cache, use_cache=True)
         reading.position = reading.position + 1
         return hidden[:, -1]
 
@@ -286,7 +286,7 @@ class Answerer:
         for index, row in enumerate(rows):
             start, end = self._question(row)
             query = hidden[index, start:end]
-            found.append(States(query, self.model.frame_states(hidden[index], len(row.frames))))
+            found.append(States(query, self.model.frame_states(hidden[index], row.clip.times_sec)))
         return found
 
     def _finish(self, writing: _Writing, row: Row, video: VideoFeatures, states: States) -> Answer:

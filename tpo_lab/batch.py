@@ -33,6 +33,9 @@ class Row:
         samples: conversations about it.
         key: names the frames exactly (media and the state of its file, times, size); used by the feature cache.
         features: by head, what was read from files for those that look at such features; not for heads that no sample asks.
+
+    Raises:
+        UsageError: frames and times differ in number.
     """
 
     frames: Tensor
@@ -40,6 +43,10 @@ class Row:
     samples: tuple[Sample, ...]
     key: str
     features: Mapping[str, ClipFeatures] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.frames) != len(self.clip.times_sec):
+            raise UsageError("row.clip.times_sec", expected=f"{len(self.frames)}, one of each frame", got=len(self.clip.times_sec))
 
     def clip_of(self, head: str) -> ClipInfo:
         """The clip as this head sees it: features from files have times of their own."""
@@ -135,16 +142,16 @@ class Collator:
 
     Args:
         encoder: turns conversations into token ids.
-        placeholder: gives the token ids that stand for a clip of n frames.
+        placeholder: gives the token ids that stand for a clip, from the times of its frames.
         pad: the id that fills rows.
     """
 
     def __init__(self, encoder: ConversationEncoder, placeholder: Any, pad: int) -> None:
         self.encoder, self.placeholder, self.pad = encoder, placeholder, pad
 
-    def prefix(self, num_frames: int) -> list[int]:
-        """Tokens that every conversation about a clip starts with."""
-        return [*self.encoder.opening(), *self.placeholder(num_frames)]
+    def prefix(self, times_sec: Sequence[float]) -> list[int]:
+        """Tokens that every conversation about a clip with frames at these times starts with."""
+        return [*self.encoder.opening(), *self.placeholder(times_sec)]
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         """Collate rows.
@@ -165,7 +172,7 @@ class Collator:
         pointed_on: list[tuple[int, int, int]] = []
         slots: dict[str, _Slots] = {}
         for index, row in enumerate(rows):
-            prefix = self.prefix(len(row.frames))
+            prefix = self.prefix(row.clip.times_sec)
             line, places, parts, flags = list(prefix), list(range(len(prefix))), [0] * len(prefix), [False] * len(prefix)
             for number, sample in enumerate(row.samples, 1):
                 encoded = self.encoder.encode([(turn.role, turn.text) for turn in sample.conversation])

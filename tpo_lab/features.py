@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tpo_lab.backbones.base import VideoFeatures
 from tpo_lab.batch import Row
@@ -43,7 +45,7 @@ class FeatureCache:
         new = {row.key: row for row in rows if row.key not in self._kept}
         found = {row.key: self._kept[row.key] for row in rows if row.key in self._kept} | self._encode(new)
         weights = next(self.model.backbone.model.parameters())
-        moved = {key: VideoFeatures(both.tokens.to(weights), both.frames.to(weights)) for key, both in found.items()}
+        moved = {key: _each(both, lambda values: values.to(weights)) for key, both in found.items()}
         return [moved[row.key] for row in rows]
 
     def _encode(self, rows: Mapping[str, Row]) -> dict[str, VideoFeatures]:
@@ -56,7 +58,7 @@ class FeatureCache:
         finally:
             self.model.train(training)
         for key, both in made.items():
-            size = both.tokens.nbytes + both.frames.nbytes
+            size = sum(values.nbytes for values in _named(both).values())
             if size <= self._free:
                 self._free -= size
                 self._kept[key] = both
@@ -68,8 +70,7 @@ class FeatureCache:
         if stored is not None:
             return stored
         both = self.model.encode_video([row])[0]
-        frames = both.frames if self.keep_frames else both.frames[..., :0]
-        made = VideoFeatures(both.tokens.half().cpu(), frames.half().cpu())
+        made = _each(both if self.keep_frames else _without_patches(both), lambda values: values.half().cpu())
         if self._disk is not None:
             self._disk.put(row.key, made)
         return made
@@ -102,20 +103,33 @@ class DiskFeatures:
             found = load_file(self._path(key))
         except (OSError, SafetensorError):
             return None
-        both = VideoFeatures(found["tokens"], found["frames"])
+        both = VideoFeatures(**found)
         if patches:
             return both if both.frames.shape[-1] else None
-        return VideoFeatures(both.tokens, both.frames[..., :0])
+        return _without_patches(both)
 
     def put(self, key: str, both: VideoFeatures) -> None:
         """Write the features of a row; nobody ever sees half a file."""
         path = self._path(key)
         unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-        save_file({"tokens": both.tokens.contiguous(), "frames": both.frames.contiguous()}, unfinished)
+        save_file({name: values.contiguous() for name, values in _named(both).items()}, unfinished)
         os.replace(unfinished, path)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+def _named(features: VideoFeatures) -> dict[str, Tensor]:
+    found = {each.name: getattr(features, each.name) for each in fields(features)}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def _each(features: VideoFeatures, change: Callable[[Tensor], Tensor]) -> VideoFeatures:
+    return VideoFeatures(**{name: change(values) for name, values in _named(features).items()})
+
+
+def _without_patches(features: VideoFeatures) -> VideoFeatures:
+    return replace(features, frames=features.frames[..., :0])
 
 
 def vision_digest(model: TPOModel) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tpo_lab.backbones.base import Backbone, VideoFeatures
+from tpo_lab.backbones.base import Backbone, Inputs, VideoFeatures
 from tpo_lab.batch import Batch, Collator, HeadSlots, Row
 from tpo_lab.conversation import ConversationEncoder
 from tpo_lab.errors import TPOError, UsageError, unknown_name
@@ -87,6 +87,9 @@ class TPOModel(nn.Module):
                 )
             if head.name in self.heads:
                 raise UsageError("heads", expected="one head per name", got=[h.name for h in heads])
+            if "frame_states" in head.needs and not backbone.cells_per_frame:
+                expected = "a head that reads no states of frames, since this backbone's visual tokens belong to the clip as a whole"
+                raise UsageError(f"{head.name} head", expected=expected, got=head.variant)
             self.heads[head.name] = head
         ids = add_tokens(backbone.tokenizer, tuple(self.heads))
         self.tokens = TokenTable(ids, backbone.embedding, backbone.output_rows, task_std=task_std)
@@ -169,33 +172,36 @@ class TPOModel(nn.Module):
         for indices in by_length.values():
             features = self.backbone.video_features(torch.stack([rows[i].frames for i in indices]))
             for place, index in enumerate(indices):
-                found[index] = VideoFeatures(features.tokens[place : place + 1], features.frames[place : place + 1])
+                found[index] = features.of(place)
         return [found[index] for index in range(len(rows))]
 
-    def embed(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Tensor, Tensor | None]:
-        """Inputs of the language model [row, token, d], and those of what users point at [prompt, d], None where they do not."""
+    def inputs(self, batch: Batch, video: Sequence[VideoFeatures]) -> tuple[Inputs, Tensor | None]:
+        """What the language model reads, and of that what users point at [prompt, d], None where they do not."""
         pointed = batch.prompts
         prompts = self.prompts(pointed, self._seen_at(pointed, video)) if len(pointed) else None
         with self.tokens.prompt_values(prompts):
-            embeds = self.backbone.embed(batch.ids, torch.cat([features.tokens.flatten(0, 1) for features in video]))
+            inputs = self.backbone.inputs(batch.ids, batch.positions, video, [row.clip.times_sec for row in batch.rows])
         if prompts is None or self.task_input == "token":
-            return embeds, prompts
-        carried = torch.zeros_like(embeds)
+            return inputs, prompts
+        carried = torch.zeros_like(inputs.embeds)
         for slots in batch.slots.values():
-            carried[slots.row, slots.token] = pointed.mean_within(prompts, slots.row, slots.question).to(embeds.dtype)
-        return embeds + carried, prompts
+            carried[slots.row, slots.token] = pointed.mean_within(prompts, slots.row, slots.question).to(carried.dtype)
+        return inputs.plus(carried), prompts
 
     def _seen_at(self, pointed: Pointed, video: Sequence[VideoFeatures]) -> Tensor:
-        """The visual tokens of the frame that each prompt lies on [prompt, cell, d]."""
+        """The visual tokens of the frame that each prompt lies on [prompt, cell, d]; of the clip in one cell where frames have none."""
         cells = self.backbone.cells_per_frame
-        places = zip(pointed.row.tolist(), pointed.frame.tolist(), strict=True)
-        return torch.stack([video[row].tokens[0, frame * cells : (frame + 1) * cells] for row, frame in places])
+        if not cells:
+            return torch.stack([video[row].tokens[0].mean(0, keepdim=True) for row in pointed.row.tolist()])
+        grids = (pointed.frame // self.backbone.frames_per_grid).tolist()
+        places = zip(pointed.row.tolist(), grids, strict=True)
+        return torch.stack([video[row].tokens[0, grid * cells : (grid + 1) * cells] for row, grid in places])
 
     def forward(self, batch: Batch, video: Sequence[VideoFeatures] | None = None) -> Forward:
         """Run backbone and heads over a batch; `video` are features from `encode_video` or a cache of them."""
         video = self.encode_video(batch.rows) if video is None else video
-        embeds, _ = self.embed(batch, video)
-        hidden, _ = self.backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions)
+        inputs, _ = self.inputs(batch, video)
+        hidden, _ = self.backbone.language_model(inputs, mask=batch.attention_mask())
         states = hidden[batch.predictor[:, 0], batch.predictor[:, 1]]
         logits = self.tokens.extend_logits(self.backbone.logits(states), states)
         embeddings: dict[str, Tensor] = {}
@@ -261,7 +267,7 @@ class TPOModel(nn.Module):
         if "frame_features" in head.needs:
             gathered["frame_features"] = _stack_padded([features_for(head, batch.rows[row], video[row]) for row in asked])[place]
         if "frame_states" in head.needs:
-            states = [self.frame_states(hidden[row], len(batch.rows[row].frames)) for row in asked]
+            states = [self.frame_states(hidden[row], batch.rows[row].clip.times_sec) for row in asked]
             gathered["frame_states"] = _stack_padded(states)[place]
         if "query" in head.needs:
             spans = [hidden[row, start:end] for row, (start, end) in zip(rows, slots.question.tolist(), strict=True)]
@@ -271,12 +277,16 @@ class TPOModel(nn.Module):
         gathered["prompt_xyxy"] = slots.prompt_xyxy[slots.answer].to(hidden.device)
         return clip_visual(clips, slots.answer, hidden.device, clip=place, **gathered)
 
-    def frame_states(self, hidden: Tensor, num_frames: int) -> Tensor:
-        """The language model's states at the visual tokens of one row's clip: [token, d] to [frame, cell, d]."""
-        cells, video_token = self.backbone.cells_per_frame, self.backbone.video_token
-        prefix = self.collate.prefix(num_frames)
-        places = [place for place, token in enumerate(prefix) if token == video_token][: num_frames * cells]
-        return hidden[places].reshape(num_frames, cells, -1)
+    def frame_states(self, hidden: Tensor, times_sec: Sequence[float]) -> Tensor:
+        """The language model's states at the visual tokens of one row's clip: [token, d] to [frame, cell, d].
+
+        Frames that share a grid of visual tokens share its states. There are no cells where visual tokens belong to no frame.
+        """
+        backbone, count = self.backbone, len(times_sec)
+        places = [place for place, token in enumerate(self.collate.prefix(times_sec)) if token == backbone.video_token]
+        grids, cells = backbone.grids(count), backbone.cells_per_frame
+        states = hidden[places[: grids * cells]].reshape(grids, cells, hidden.shape[-1])
+        return states.repeat_interleave(backbone.frames_per_grid, 0)[:count]
 
     def answer(self, video: str | Path, question: str, **options: Any) -> Answer:
         """Answer a question about a video or image file; the options are those of `tpo_lab.asking.ask`."""

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from tpo_lab.answer import Answerer
-from tpo_lab.backbones import load_backbone
-from tpo_lab.backbones.llava_onevision import LlavaOnevisionBackbone, load_llava_onevision
+from tpo_lab.backbones import Inputs, load_backbone
+from tpo_lab.backbones.llava_onevision import LlavaOnevisionBackbone, load
 from tpo_lab.batch import Row
 from tpo_lab.errors import UsageError
 from tpo_lab.heads import build_head
@@ -24,7 +24,8 @@ from tpo_lab.model import TPOModel
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora
 
-SIDE, PATCH, FRAMES = 28, 4, 3  # 7 x 7 patches, an odd number, pooled to 4 x 4
+TIMES = (0.5, 1.5, 2.5)
+SIDE, PATCH, FRAMES = 28, 4, len(TIMES)  # 7 x 7 patches, an odd number, pooled to 4 x 4
 TARGETS = Lora().targets
 
 
@@ -83,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def backbone(folder: Path) -> LlavaOnevisionBackbone:
-    loaded = load_llava_onevision(str(folder), num_frames=FRAMES)
+    loaded = load(str(folder), num_frames=FRAMES)
     loaded.model.eval()
     return loaded
 
@@ -121,10 +122,10 @@ def test_video_features_are_those_of_transformers(backbone: LlavaOnevisionBackbo
 
 def test_forward_with_frame_numbers_off_is_the_forward_of_transformers(backbone: LlavaOnevisionBackbone, frames: Tensor) -> None:
     backbone.frame_numbers = False
-    ids = torch.tensor([[9, *backbone.video_placeholder(FRAMES), 40, 41, 42]])
+    ids = torch.tensor([[9, *backbone.video_placeholder(TIMES), 40, 41, 42]])
     with torch.no_grad():
         embeds = backbone.embed(ids, backbone.video_features(frames[:1]).tokens[0])
-        hidden, _ = backbone.language_model(embeds, mask=None, positions=torch.arange(ids.shape[1])[None])
+        hidden, _ = backbone.language_model(Inputs(embeds, torch.arange(ids.shape[1])[None]), mask=None)
         pixels = (frames[:1].float() / 255 - 0.5) / 0.5
         reference = backbone.model(input_ids=ids, pixel_values_videos=pixels).logits
     assert torch.allclose(backbone.logits(hidden), reference, atol=1e-6)
@@ -134,7 +135,7 @@ def test_forward_with_frame_numbers_off_is_the_forward_of_transformers(backbone:
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_there_are_as_many_placeholders_as_features(backbone: LlavaOnevisionBackbone, numbers: bool, count: int) -> None:
     backbone.frame_numbers = numbers
-    ids = backbone.video_placeholder(count)
+    ids = backbone.video_placeholder(range(count))
     with torch.no_grad():
         tokens = backbone.video_features(torch.zeros(1, count, 3, SIDE, SIDE, dtype=torch.uint8)).tokens
     assert ids.count(backbone.video_token) == tokens.shape[1] == count * 16 + 1
@@ -162,18 +163,18 @@ def test_resize_is_bicubic_with_antialiasing_on_bytes(backbone: LlavaOnevisionBa
 
 
 def test_cached_reading_equals_reading_at_once(backbone: LlavaOnevisionBackbone, frames: Tensor) -> None:
-    ids = torch.tensor([[9, *backbone.video_placeholder(FRAMES), 40, 41, 42, 43, 44]])
+    ids = torch.tensor([[9, *backbone.video_placeholder(TIMES), 40, 41, 42, 43, 44]])
     count = ids.shape[1]
     positions = torch.arange(count)[None]
     with torch.no_grad():
         embeds = backbone.embed(ids, backbone.video_features(frames[:1]).tokens[0])
-        whole, _ = backbone.language_model(embeds, mask=None, positions=positions)
+        inputs = Inputs(embeds, positions)
+        whole, _ = backbone.language_model(inputs, mask=None)
         parts, cache = [], None
         for start, end in ((0, count - 4), *((place, place + 1) for place in range(count - 4, count))):
             hidden, cache = backbone.language_model(
-                embeds[:, start:end],
+                inputs.at(torch.arange(start, end)),
                 mask=torch.ones(1, 1, end - start, end, dtype=torch.bool).tril(start),
-                positions=positions[:, start:end],
                 cache=cache,
                 use_cache=True,
             )
@@ -194,7 +195,7 @@ def test_lora_targets_match_linear_layers_of_the_language_model_only(backbone: L
 
 
 def test_lora_can_be_put_on_some_layers(folder: Path) -> None:
-    model = TPOModel(load_llava_onevision(str(folder)))
+    model = TPOModel(load(str(folder), num_frames=16))
     model.add_lora(Lora(rank=2, targets=("v_proj",), lm_head=True))
     wrapped = {name.split(".lora_")[0].split(".")[-1] for name in model.named_parts() if name.startswith("llm.lora.")}
     assert wrapped == {"v_proj", "lm_head"}
@@ -253,7 +254,7 @@ def test_a_clip_token_strategy_drops_the_first_patch_as_transformers_does(backbo
 
 def test_save_writes_a_folder_that_loads_again(backbone: LlavaOnevisionBackbone, frames: Tensor, tmp_path: Path) -> None:
     backbone.save(tmp_path / "a")
-    again = load_llava_onevision(str(tmp_path / "a"))
+    again = load(str(tmp_path / "a"), num_frames=16)
     with torch.no_grad():
         assert torch.equal(again.video_features(frames).tokens, backbone.video_features(frames).tokens)
 
@@ -266,4 +267,4 @@ def test_other_folders_are_refused_by_name(tmp_path: Path, config: dict[str, str
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match=rf"backbone: expected a LLaVA-OneVision folder or hub id, got '{tmp_path}'.*{hint}"):
-        load_llava_onevision(str(tmp_path))
+        load(str(tmp_path), num_frames=16)

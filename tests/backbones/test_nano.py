@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tpo_lab.backbones import load_backbone
+from tpo_lab.backbones import Inputs, load_backbone
 from tpo_lab.backbones.nano import LANGUAGE, VISION, ConvolutionalStem, NanoBackbone, load_nano, nano_config, new_nano
 from tpo_lab.errors import UsageError
 from tpo_lab.model import TPOModel
@@ -23,8 +23,9 @@ def run(backbone: NanoBackbone) -> tuple[torch.Tensor, torch.Tensor]:
     frames = torch.arange(2 * 3 * 64 * 64, dtype=torch.uint8).reshape(1, 2, 3, 64, 64)
     with torch.no_grad():
         tokens = backbone.video_features(frames).tokens
-        ids = torch.tensor([[1, 2, *backbone.video_placeholder(2), 40, 41]])
-        hidden, _ = backbone.language_model(backbone.embed(ids, tokens[0]), mask=None, positions=torch.arange(ids.shape[1])[None])
+        ids = torch.tensor([[1, 2, *backbone.video_placeholder((0.0, 1.0)), 40, 41]])
+        inputs = Inputs(backbone.embed(ids, tokens[0]), torch.arange(ids.shape[1])[None])
+        hidden, _ = backbone.language_model(inputs, mask=None)
         return tokens, backbone.logits(hidden)
 
 

@@ -255,7 +255,7 @@ def test_attention_is_softmax_of_queries_and_keys(model: TPOModel, mixed: list[S
     batch, core = model.collate([Frames(model.backbone).row([mixed[1]])]), model.backbone.model.model.language_model
     layer = core.layers[0]
     with torch.no_grad():
-        embeds, _ = model.embed(batch, model.encode_video(batch.rows))
+        embeds = model.inputs(batch, model.encode_video(batch.rows))[0].embeds
         states = layer.input_layernorm(embeds)
         shape = (1, states.shape[1], -1, layer.self_attn.head_dim)
         query, key = (project(states).view(shape).transpose(1, 2) for project in (layer.self_attn.q_proj, layer.self_attn.k_proj))

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
-from tpo_lab.backbones.base import Backbone, ChatFormat, VideoFeatures
+import torch
+
+from tpo_lab.backbones.base import Backbone, ChatFormat, Inputs, VideoFeatures
 from tpo_lab.errors import UsageError
 
-__all__ = ["Backbone", "ChatFormat", "VideoFeatures", "load_backbone", "shipped"]
+__all__ = ["FAMILIES", "Backbone", "ChatFormat", "Inputs", "VideoFeatures", "family_of", "load_backbone", "shipped"]
+
+FAMILIES = {
+    "llava_onevision": "LLaVA-OneVision",
+    "videochat2": "VideoChat2",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen3_vl": "Qwen3-VL",
+    "internvl": "InternVL",
+}
+"""The families by their `model_type`, which is the name of the adapter's module too, and what people call them."""
+NUM_FRAMES = 16
 
 
 def shipped(name: str) -> Path:
@@ -25,27 +38,48 @@ def shipped(name: str) -> Path:
     raise UsageError("installation", expected=f"{checkout} or {installed}", got="neither", hint="Reinstall tpo-lab.")
 
 
-def load_backbone(name: str, *, num_frames: int | None = None) -> Backbone:
-    """The shipped `nano`, a folder, or a hub id of a LLaVA-OneVision model.
+def load_backbone(name: str, *, num_frames: int | None = None, dtype: torch.dtype | None = None) -> Backbone:
+    """The shipped `nano`, a folder, or a hub id of a model of one of the `FAMILIES`.
+
+    Args:
+        num_frames: of a clip; the backbone's own number, or 16, where None.
+        dtype: of the weights; as they are stored where None.
 
     Raises:
         UsageError: where there is no such model.
     """
-    if name == "nano":
+    folder = shipped("nano") if name == "nano" else Path(name)
+    if (folder / "nano.json").exists():
         from tpo_lab.backbones.nano import load_nano
 
-        return _with_frames(load_nano(shipped("nano")), num_frames)
-    if (Path(name) / "nano.json").exists():
-        from tpo_lab.backbones.nano import load_nano
-
-        found = load_nano(Path(name))
-        found.name = name
-        return _with_frames(found, num_frames)
-    from tpo_lab.backbones.llava_onevision import load_llava_onevision
-
-    return load_llava_onevision(name, num_frames=num_frames or 16)
+        nano = load_nano(folder)
+        nano.name, nano.num_frames = name, num_frames or nano.num_frames
+        return nano
+    found: Backbone = import_module(f"tpo_lab.backbones.{family_of(name)}").load(name, num_frames=num_frames or NUM_FRAMES, dtype=dtype)
+    return found
 
 
-def _with_frames(backbone: Backbone, num_frames: int | None) -> Backbone:
-    backbone.num_frames = num_frames or backbone.num_frames
-    return backbone
+def family_of(name: str) -> str:
+    """Which of the `FAMILIES` a folder or hub id belongs to, from its configuration alone.
+
+    Raises:
+        UsageError: to none, or there is no such model.
+    """
+    from transformers import PretrainedConfig
+
+    known = ", ".join(FAMILIES.values())
+    expected = f"nano, or a folder or hub id of {known}"
+    try:
+        family = PretrainedConfig.get_config_dict(name)[0].get("model_type")
+    except (OSError, ValueError) as error:
+        hint = "There is no such folder." if _is_path(name) else str(error).strip().splitlines()[0]
+        raise UsageError("backbone", expected=expected, got=name, hint=hint) from error
+    if family not in FAMILIES:
+        hint = f"Its config.json names the family {family!r}." if family else "It has no config.json of a model."
+        raise UsageError("backbone", expected=expected, got=name, hint=hint)
+    return str(family)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can be no hub id, which has one slash at most."""
+    return not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1)

@@ -154,7 +154,7 @@ def read_prompts(model: TPOModel, batch: Batch) -> Reading:
     clips = {row.key: row for row in batch.rows}
     encoded = dict(zip(clips, model.encode_video(list(clips.values())), strict=True))
     video = [encoded[row.key] for row in batch.rows]
-    embedded = model.embed(batch, video)[1]
+    embedded = model.inputs(batch, video)[1]
     assert embedded is not None
     forward = model(batch, video)
     return Reading(embedded, forward.task_embeddings["region"], forward.predictions["region"].boxes_xyxy)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def states_under(model: TPOModel, batch: Batch, mask: Tensor) -> Tensor:
     """States after the final norm [row, token, d] under an attention mask of one's own, bool [row, 1, token, key]."""
-    embeds, _ = model.embed(batch, model.encode_video(batch.rows))
-    hidden: Tensor = model.backbone.language_model(embeds, mask=mask, positions=batch.positions)[0]
+    inputs, _ = model.inputs(batch, model.encode_video(batch.rows))
+    hidden: Tensor = model.backbone.language_model(inputs, mask=mask)[0]
     return hidden
 
 
@@ -29,9 +29,9 @@ def states_without_slots(model: TPOModel, batch: Batch) -> Tensor:
         batch: of one row.
     """
     kept = ~batch.is_slot[0]
-    embeds, _ = model.embed(batch, model.encode_video(batch.rows))
+    inputs, _ = model.inputs(batch, model.encode_video(batch.rows))
     mask = batch.attention_mask()[:, :, kept][..., kept]
-    hidden = model.backbone.language_model(embeds[:, kept], mask=mask, positions=batch.positions[:, kept])[0]
+    hidden = model.backbone.language_model(inputs.at(kept), mask=mask)[0]
     whole = hidden.new_full((len(kept), hidden.shape[-1]), torch.nan)
     whole[kept] = hidden[0]
     return whole

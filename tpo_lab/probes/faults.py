@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tpo_lab.backbones.base import Inputs
 from tpo_lab.batch import Batch, Collator, Row
 from tpo_lab.boxes import xyxy_to_cxcywh
 from tpo_lab.errors import UsageError, unknown_name
@@ -120,10 +121,10 @@ def leak_label(model: TPOModel, head: str) -> Undo:
     """The causal mask is off by one: every token of a text sees the next one, which it has to predict."""
     sound = model.backbone.language_model
 
-    def leaky(embeds: Tensor, *, mask: Tensor | None, **options: Any) -> Any:
+    def leaky(inputs: Inputs, *, mask: Tensor | None, **options: Any) -> Any:
         if mask is not None and mask.shape[-2] > 1:
             mask = mask | sees_next(mask)
-        return sound(embeds, mask=mask, **options)
+        return sound(inputs, mask=mask, **options)
 
     return _overridden(model.backbone, language_model=leaky)
 
@@ -171,8 +172,8 @@ class _StepBehind:
         self._at_slot = (ids == self._slot) if ids.shape[1] == 1 else None
         return self._embed(ids, video_tokens)
 
-    def language_model(self, embeds: Tensor, **options: Any) -> tuple[Tensor, Any]:
-        hidden, cache = self._language_model(embeds, **options)
+    def language_model(self, inputs: Inputs, **options: Any) -> tuple[Tensor, Any]:
+        hidden, cache = self._language_model(inputs, **options)
         if self._at_slot is not None and self._before is not None and bool(self._at_slot.any()):
             return torch.where(self._at_slot[..., None], self._before, hidden), cache
         self._before = hidden[:, -1:]

@@ -169,8 +169,8 @@ def _attention(
     rows = [token for *_, token in readers]
     kept: list[Tensor] = []
     with attention_read(layers, lambda weights: kept.append(weights[rows].cpu())):
-        embeds, _ = model.embed(batch, video)
-        model.backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions)
+        inputs, _ = model.inputs(batch, video)
+        model.backbone.language_model(inputs, mask=batch.attention_mask())
     weights = torch.stack(kept, 1) if rows else torch.zeros(0, len(layers), len(trace.tokens))
     unseen = ~may_see(trace.tokens)[rows] if rows else torch.zeros(0, len(trace.tokens), dtype=torch.bool)
     stolen = (weights * unseen[:, None]).sum(-1).amax(1)

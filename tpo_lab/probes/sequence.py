@@ -12,20 +12,23 @@ VIDEO, CONTEXT, PROMPT, TEXT, ROUTE, SLOT = "VIDEO", "CONTEXT", "PROMPT", "TEXT"
 
 def tokens_of(model: TPOModel, row: Row) -> tuple[Token, ...]:
     """The row of one conversation, in order: the opening, the video, and the words."""
-    prefix = _prefix(model, len(row.frames))
+    prefix = _prefix(model, row)
     encoded = model.encoder.encode([(turn.role, turn.text) for turn in row.samples[0].conversation])
     return (*prefix, *_words(model, encoded, len(prefix)))
 
 
-def _prefix(model: TPOModel, frames: int) -> list[Token]:
-    ids, cells = model.collate.prefix(frames), model.backbone.cells_per_frame
+def _prefix(model: TPOModel, row: Row) -> list[Token]:
+    ids, cells = model.collate.prefix(row.clip.times_sec), model.backbone.cells_per_frame
+    shown = model.backbone.grids(len(row.frames)) * cells
     found, patch = [], 0
     for index, token in enumerate(ids):
         if token != model.backbone.video_token:
             found.append(Token(index, _text(model, token), CONTEXT, False))
             continue
         # what comes after the last frame's patches belongs to the clip
-        frame, cell = divmod(patch, cells) if patch < frames * cells else (None, None)
+        grid, cell = divmod(patch, cells) if patch < shown else (None, None)
+        # of frames that share a grid, the first
+        frame = None if grid is None else grid * model.backbone.frames_per_grid
         found.append(Token(index, _text(model, token), VIDEO, False, frame=frame, cell=cell))
         patch += 1
     return found

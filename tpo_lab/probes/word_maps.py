@@ -130,8 +130,8 @@ def emitted_word_maps(model: TPOModel, row: Row, video: Sequence[VideoFeatures],
         batch = model.collate([written]).to(model.backbone.device)
     except UsageError:
         return ()
-    embeds, _ = model.embed(batch, video)
-    hidden, _ = model.backbone.language_model(embeds, mask=batch.attention_mask(), positions=batch.positions)
+    inputs, _ = model.inputs(batch, video)
+    hidden, _ = model.backbone.language_model(inputs, mask=batch.attention_mask())
     return word_maps(model, batch, hidden[0], sequence.tokens_of(model, written), "emitted")
 
 

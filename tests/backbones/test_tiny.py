@@ -17,7 +17,7 @@ from tpo_lab.backbones.counting import (
     tokens_per_clip,
 )
 from tpo_lab.backbones.llava_onevision import LlavaOnevisionBackbone
-from tpo_lab.backbones.tiny_llava import write_tiny_llava
+from tpo_lab.backbones.tiny import write_tiny
 from tpo_lab.errors import UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.stages import Lora
@@ -25,7 +25,7 @@ from tpo_lab.stages import Lora
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llava(tmp_path_factory.mktemp("llava"), width=40, layers=3)
+    return write_tiny("llava_onevision", tmp_path_factory.mktemp("llava"), width=40, layers=3)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def test_words_of_the_world_are_few_tokens_and_any_text_survives(backbone: Llava
 
 def test_the_seed_decides_the_weights_and_nothing_else_is_drawn(folder: Path, tmp_path: Path) -> None:
     state = torch.get_rng_state()
-    write_tiny_llava(tmp_path / "same", width=40, layers=3)
-    write_tiny_llava(tmp_path / "other", width=40, layers=3, seed=1)
+    write_tiny("llava_onevision", tmp_path / "same", width=40, layers=3)
+    write_tiny("llava_onevision", tmp_path / "other", width=40, layers=3, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     weights = [(each / "model.safetensors").read_bytes() for each in (folder, tmp_path / "same", tmp_path / "other")]
     assert weights[0] == weights[1] != weights[2]
@@ -88,7 +88,7 @@ def test_shapes_are_those_of_the_layers(backbone: LlavaOnevisionBackbone) -> Non
 
 @pytest.mark.parametrize("frames", [1, 5])
 def test_tokens_of_a_clip_are_those_that_stand_for_it(backbone: LlavaOnevisionBackbone, frames: int) -> None:
-    assert tokens_per_clip(backbone.model.config, frames) == backbone.video_placeholder(frames).count(backbone.video_token)
+    assert tokens_per_clip(backbone.model.config, frames) == backbone.video_placeholder(range(frames)).count(backbone.video_token)
 
 
 def test_the_published_size_by_hand() -> None:
