@@ -9,6 +9,7 @@ from typing import Any
 
 from tpo_lab import checkpoint
 from tpo_lab.backbones import Backbone, load_backbone, shipped
+from tpo_lab.checkpoints.atomic import located
 from tpo_lab.errors import UsageError
 from tpo_lab.heads import build_head, head_class
 from tpo_lab.heads.cg_detr import NANO, CGDETRSettings
@@ -28,6 +29,7 @@ def build(
     *,
     recipe: Recipe | None = None,
     num_frames: int | None = None,
+    image_size: int | None = None,
 ) -> TPOModel:
     """A backbone with untrained heads.
 
@@ -38,8 +40,9 @@ def build(
         recipe: decides heads, their settings (e.g. the region loss) and what is understood of prompts, by its switches; a setting in a spec
             wins.
         num_frames: frames of a clip that the model is shown; the backbone's own number where None.
+        image_size: side of the squares that frames become, in pixels, where the backbone takes any; its own where None.
     """
-    found = load_backbone(backbone, num_frames=num_frames) if isinstance(backbone, str) else backbone
+    found = load_backbone(backbone, num_frames=num_frames, image_size=image_size) if isinstance(backbone, str) else backbone
     switches = recipe.switches if recipe is not None else None
     specs = [{"name": head} if isinstance(head, str) else dict(head) for head in heads]
     built = [build_head({**_decided(spec, switches, found), **spec}, found.hidden_size) for spec in specs]
@@ -78,6 +81,6 @@ def load(name: str | Path) -> TPOModel:
     """
     if str(name) == "nano-tpo":
         return checkpoint.load(shipped("nano-tpo"))
-    if not Path(name).is_dir():
+    if not located(name).is_dir():
         raise UsageError("checkpoint", expected='a checkpoint folder or "nano-tpo"', got=str(name))
     return checkpoint.load(name)

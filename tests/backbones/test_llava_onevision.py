@@ -266,5 +266,5 @@ def test_save_writes_a_folder_that_loads_again(backbone: LlavaOnevisionBackbone,
 def test_other_folders_are_refused_by_name(tmp_path: Path, config: dict[str, str] | None, hint: str) -> None:
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UsageError, match=rf"backbone: expected a LLaVA-OneVision folder or hub id, got '{tmp_path}'.*{hint}"):
+    with pytest.raises(UsageError, match=rf"backbone: expected a folder or hub id of LLaVA-OneVision, got '{tmp_path}'.*{hint}"):
         load(str(tmp_path), num_frames=16)

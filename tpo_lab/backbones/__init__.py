@@ -21,6 +21,8 @@ FAMILIES = {
     "internvl": "InternVL",
 }
 """The families by their `model_type`, which is the name of the adapter's module too, and what people call them."""
+ANY_SIZE = frozenset({"qwen2_5_vl", "qwen3_vl"})
+"""Families whose vision side takes frames of any size."""
 NUM_FRAMES = 16
 
 
@@ -38,16 +40,24 @@ def shipped(name: str) -> Path:
     raise UsageError("installation", expected=f"{checkout} or {installed}", got="neither", hint="Reinstall tpo-lab.")
 
 
-def load_backbone(name: str, *, num_frames: int | None = None, dtype: torch.dtype | None = None) -> Backbone:
+def load_backbone(name: str, *, num_frames: int | None = None, dtype: torch.dtype | None = None, image_size: int | None = None) -> Backbone:
     """The shipped `nano`, a folder, or a hub id of a model of one of the `FAMILIES`.
 
     Args:
         num_frames: of a clip; the backbone's own number, or 16, where None.
         dtype: of the weights; as they are stored where None.
+        image_size: side of the squares that frames become, in pixels, for families that take any; the model's own where None.
 
     Raises:
-        UsageError: where there is no such model.
+        UsageError: where there is no such model, or it takes frames of another size only.
     """
+    found = _loaded(name, num_frames, dtype, image_size)
+    if image_size not in (None, found.image_size):
+        raise UsageError("image_size", expected=f"{found.image_size}, the only one that this model takes", got=image_size)
+    return found
+
+
+def _loaded(name: str, num_frames: int | None, dtype: torch.dtype | None, image_size: int | None) -> Backbone:
     folder = shipped("nano") if name == "nano" else Path(name)
     if (folder / "nano.json").exists():
         from tpo_lab.backbones.nano import load_nano
@@ -55,7 +65,9 @@ def load_backbone(name: str, *, num_frames: int | None = None, dtype: torch.dtyp
         nano = load_nano(folder)
         nano.name, nano.num_frames = name, num_frames or nano.num_frames
         return nano
-    found: Backbone = import_module(f"tpo_lab.backbones.{family_of(name)}").load(name, num_frames=num_frames or NUM_FRAMES, dtype=dtype)
+    family = family_of(name)
+    size = {"image_size": image_size} if family in ANY_SIZE else {}
+    found: Backbone = import_module(f"tpo_lab.backbones.{family}").load(name, num_frames=num_frames or NUM_FRAMES, dtype=dtype, **size)
     return found
 
 
@@ -76,6 +88,8 @@ def family_of(name: str) -> str:
         raise UsageError("backbone", expected=expected, got=name, hint=hint) from error
     if family not in FAMILIES:
         hint = f"Its config.json names the family {family!r}." if family else "It has no config.json of a model."
+        if family == "internvl_chat":
+            hint += " Take the release of the same name that ends in -hf."
         raise UsageError("backbone", expected=expected, got=name, hint=hint)
     return str(family)
 

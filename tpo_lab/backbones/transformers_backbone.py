@@ -164,12 +164,15 @@ def load_pretrained(path: str, family: str, model_class: Any, *, dtype: torch.dt
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    expected = f"a {family} folder or hub id"
+    expected = f"a folder or hub id of {family}"
     try:
         config = AutoConfig.from_pretrained(path)
         if not isinstance(config, model_class.config_class):
             raise UsageError("backbone", expected=expected, got=path, hint=f"That is a {config.model_type} model.")
         tokenizer = AutoTokenizer.from_pretrained(path)
+        if torch.get_default_device().type == "meta":
+            # shapes are asked for, not weights, which may not be there yet
+            return model_class._from_config(config, dtype=dtype or config.dtype), tokenizer
         return model_class.from_pretrained(path, dtype=dtype or "auto"), tokenizer
     except UsageError:
         raise

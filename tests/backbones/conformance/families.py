@@ -38,6 +38,12 @@ def qwen3_vl(backbone: Any, ids: Tensor, frames: Tensor, times_sec: Sequence[flo
     return logits
 
 
+def videochat2(backbone: Any, ids: Tensor, frames: Tensor, times_sec: Sequence[float]) -> Tensor:
+    pixels = normalised(frames[0], (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))[None]
+    logits: Tensor = backbone.model(input_ids=ids, pixel_values=pixels).logits
+    return logits
+
+
 def normalised(frames: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Channel by channel: what is subtracted and divided by is scaled to bytes, as the processors do it."""
     colours = zip(frames.float().unbind(1), mean, std, strict=True)
@@ -67,6 +73,7 @@ def qwen_video(backbone: Any, ids: Tensor, pixels: Tensor) -> dict[str, Tensor]:
 
 
 PLAIN: dict[str, Plain] = {
+    "videochat2": videochat2,
     "llava_onevision": llava_onevision,
     "internvl": internvl,
     "qwen2_5_vl": qwen2_5_vl,

@@ -14,9 +14,10 @@ from torch import Tensor
 import tpo_lab as tpo
 from tests.backbones.conformance.families import PLAIN
 from tpo_lab import checkpoint
-from tpo_lab.backbones import FAMILIES, Backbone, family_of, load_backbone
+from tpo_lab.backbones import ANY_SIZE, FAMILIES, Backbone, family_of, load_backbone
 from tpo_lab.backbones.checks import CHECKS, Bench
 from tpo_lab.backbones.tiny import write_tiny
+from tpo_lab.errors import UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora
@@ -158,3 +159,14 @@ def test_bfloat16_weights_run(folder: Path) -> None:
 def test_an_adapter_is_one_file_of_at_most_150_lines(family: str) -> None:
     path = import_module(f"tpo_lab.backbones.{family}").__file__
     assert path is not None and len(Path(path).read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_another_size_of_frames_is_kept_by_checkpoints_or_refused(family: str, folder: Path, tmp_path: Path) -> None:
+    size = 2 * load_backbone(str(folder)).image_size
+    if family not in ANY_SIZE:
+        with pytest.raises(UsageError, match=rf"image_size: expected {size // 2}, the only one that this model takes, got {size}"):
+            tpo.build(str(folder), ["region"], image_size=size)
+        return
+    model = tpo.build(str(folder), ["region"], image_size=size)
+    assert model.backbone.image_size == size
+    assert checkpoint.load(checkpoint.save(model, tmp_path / "kept")).backbone.image_size == size
