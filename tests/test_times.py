@@ -17,3 +17,9 @@ def test_the_nearest_within_half_a_usual_step_counts() -> None:
 def test_a_lone_annotation_reaches_as_far_as_one_says(reach: float, counts: list[bool]) -> None:
     nearest, found = nearest_annotation([1.2, 3.0], [1.0], lone_reach_sec=reach)
     assert nearest.tolist() == [0, 0] and found.tolist() == counts
+
+
+def test_a_given_reach_takes_the_place_of_the_usual_step() -> None:
+    nearest, found = nearest_annotation([0.0, 0.2, 1.0, 4.0], [0.0, 2.0, 4.1], reach_sec=0.25)
+    assert nearest.tolist() == [0, 0, 0, 2], "1.0 is as far from 0.0 as from 2.0: the earlier one"
+    assert found.tolist() == [True, True, False, True]

@@ -12,6 +12,7 @@ from PIL import Image, ImageColor
 from tpo_lab.cli import sheet
 from tpo_lab.drawing import GROUND_TRUTH, PREDICTION
 from tpo_lab.sample import Sample, read, write
+from tpo_lab.video import write_clip
 
 
 def record(**changes) -> dict:
@@ -95,6 +96,40 @@ def test_validate_looks_for_media_only_when_asked(call, tmp_path: Path):
     done = call("data", "validate", path, "--media", "--json")
     assert done.status == 1
     assert (done.document["problems"][0]["rule"], done.document["problems"][0]["value"]) == ("media_exists", "a.mp4")
+
+
+def test_validate_opens_media_when_asked_and_counts_the_records_that_do_not_fit(call, tmp_path: Path):
+    write_clip(tmp_path / "a.mp4", np.zeros((6, 12, 20, 3), np.uint8), 2.0)
+    (tmp_path / "b.mp4").write_text("no video")
+    wide, late = {"type": "box", "xyxy": [0, 0, 21, 12]}, {"type": "box", "time_sec": 9.0, "xyxy": [0, 0, 20, 13]}
+    fine = {"type": "box", "xyxy": [0, 0, 20, 12]}
+
+    def pointed(name: str, box: dict) -> dict:
+        return record(id=name, prompts=[box], conversation=[{"role": "user", "text": "What is <prompt:0>?"}])
+
+    rows = [pointed("a", fine), pointed("b", wide), pointed("c", late), record(id="d", media={"path": "b.mp4"})]
+    path = lines(tmp_path / "s.jsonl", *rows)
+    assert call("data", "validate", path).status == 0
+    done = call("data", "validate", path, "--media", "--json")
+    assert (done.status, done.document["records"], done.document["bad_records"]) == (1, 4, 3)
+    found = [(each["where"].rpartition(", ")[2], each["field"], each["rule"]) for each in done.document["problems"]]
+    first, second, third, fourth = found
+    assert first == ("line 2", "prompts[0].xyxy", "box_in_frame")
+    assert (second, third) == (("line 3", "prompts[0].xyxy", "box_in_frame"), ("line 3", "prompts[0].time_sec", "time_in_video"))
+    assert fourth == ("line 4", "media.path", "media_opens")
+    assert call("data", "validate", path, "--media", "--max-dropped", 3).status == 0
+
+
+def test_validate_opens_the_media_of_official_files(call, tmp_path: Path):
+    write_clip(tmp_path / "a.mp4", np.zeros((6, 12, 20, 3), np.uint8), 2.0)
+    row = {"qid": 1, "query": "x", "duration": 9, "vid": "a", "relevant_windows": [[0, 2]]}
+    rows = [row, {**row, "qid": 2, "relevant_windows": [[4, 8]]}, {**row, "qid": 3, "vid": "none"}]
+    path = tmp_path / "charades_test_release.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert call("data", "validate", path, "--format", "charades-sta").status == 0
+    done = call("data", "validate", path, "--format", "charades-sta", "--media", "--json")
+    assert (done.status, done.document["bad_records"]) == (1, 2)
+    assert done.document["by_rule"] == {"media_exists": 1, "time_in_video": 1}
 
 
 def test_show_lists_questions_and_answers(call, data: Path):

@@ -69,7 +69,7 @@ def synth(
 @command(group, "validate", example=VALIDATE)
 def validate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Samples as JSONL; with --format official files.")],
-    media: Annotated[bool, typer.Option("--media", help="Also look for the media files.")] = False,
+    media: Annotated[bool, typer.Option("--media", help="Also open the media files: sizes, times.")] = False,
     form: Annotated[str, typer.Option("--format", metavar="NAME", help="FILE is in this official format.")] = "",
     dropped: Annotated[Path | None, typer.Option(metavar="FILE", help="List every broken rule there, a JSON object a line.")] = None,
     max_dropped: Annotated[str, typer.Option(metavar="N|P%", help="How many bad records are no failure.")] = "0",

@@ -36,21 +36,33 @@ def against_media(path: str | os.PathLike[str]) -> list[Problem]:
     Raises:
         UsageError: there is no such file.
     """
-    line_of = _lines(Path(path))
-    opened: dict[tuple[str, float | None], _Opened | str] = {}
+    line_of = id_lines(Path(path))
+    media = OpenedMedia()
     problems: list[Problem] = []
     for sample in scan(path):
-        if not isinstance(sample, Sample) or not sample.media.is_file:
-            continue
-        key = (str(sample.media_path), sample.media.fps)
-        if key not in opened:
-            opened[key] = _open(sample)
-        problems += _problems(line_of[sample.id], sample, opened[key])
+        if isinstance(sample, Sample):
+            problems += media.problems(sample, line_of[sample.id])
     return problems
 
 
-def _lines(path: Path) -> dict[str, int]:
-    """The first line of each id, from 1."""
+class OpenedMedia:
+    """Media that were opened, each once, and samples held against them."""
+
+    def __init__(self) -> None:
+        self._opened: dict[tuple[str, float | None], _Opened | str] = {}
+
+    def problems(self, sample: Sample, line: int = 0) -> list[Problem]:
+        """What the media of one sample show to be wrong with it, see `against_media`; `line` is where it stands."""
+        if not sample.media.is_file:
+            return []
+        key = (str(sample.media_path), sample.media.fps)
+        if key not in self._opened:
+            self._opened[key] = _open(sample)
+        return list(_problems(line, sample, self._opened[key]))
+
+
+def id_lines(path: Path) -> dict[str, int]:
+    """The first line of each id of a JSONL file of samples, from 1; nothing where there is no such file."""
     found: dict[str, int] = {}
     if not path.is_file():
         return found

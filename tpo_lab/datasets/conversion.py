@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tpo_lab.datasets.against_media import OpenedMedia, id_lines
 from tpo_lab.datasets.formats import Dropped, Format, Reading, Source
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.sample import Sample, has_media, iter_samples, scan, write
@@ -135,27 +136,36 @@ class Checked:
 def check_source(
     form: Format, source: Source, drops: DropFile, *, media: bool = False, progress: Callable[[int], None] | None = None
 ) -> Checked:
-    """Reads official files and writes nothing; `media` also looks for the media of each sample."""
+    """Reads official files and writes nothing; `media` also opens the media of each sample (`against_media`)."""
     reading = Reading(form, source, on_drop=drops.add, on_record=progress)
-    missing = 0
+    opened = OpenedMedia()
+    bad = 0
     for sample in reading:
-        if media and not has_media(sample):
-            missing += 1
-            drops.add(
-                Dropped(f"sample {sample.id}", "media.path", sample.media.path, "media_exists", f"an existing file under {source.root}")
-            )
-    return Checked(reading.records, sum(reading.dropped.values()) + missing)
+        found = _of_media(sample, opened, source.root) if media else []
+        bad += bool(found)
+        for each in found:
+            drops.add(each)
+    return Checked(reading.records, sum(reading.dropped.values()) + bad)
+
+
+def _of_media(sample: Sample, opened: OpenedMedia, root: Path) -> list[Dropped]:
+    where = f"sample {sample.id}"
+    if not has_media(sample):
+        return [Dropped(where, "media.path", sample.media.path, "media_exists", f"an existing file under {root}")]
+    return [Dropped(where, each.field, each.value, each.rule, each.message) for each in opened.problems(sample)]
 
 
 def check_samples(path: Path, drops: DropFile, *, media: bool = False, progress: Callable[[int], None] | None = None) -> Checked:
     """The same for a JSONL file of samples; a record may break several rules."""
+    opened, line_of = OpenedMedia(), id_lines(path) if media else {}
     read = bad = 0
-    for read, found in enumerate(scan(path, check_media=media), start=1):
+    for read, sample in enumerate(scan(path, check_media=media), start=1):
         if progress:
             progress(read)
+        found = sample
         if isinstance(found, Sample):
-            continue
-        bad += 1
+            found = opened.problems(found, line_of[found.id]) if media else []
+        bad += bool(found)
         for problem in found:
             drops.add(Dropped(f"{path}, line {problem.line}", problem.field, problem.value, problem.rule, problem.message))
     return Checked(read, bad)

@@ -23,7 +23,11 @@ LENGTH_RANGES_SEC = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0
 
 
 def average_precisions(
-    pred_windows: Sequence[ArrayLike], true_windows: Sequence[ArrayLike], *, thresholds: Sequence[float] = AP_THRESHOLDS
+    pred_windows: Sequence[ArrayLike],
+    true_windows: Sequence[ArrayLike],
+    *,
+    thresholds: Sequence[float] = AP_THRESHOLDS,
+    undefined_iou: float = 0.0,
 ) -> Floats:
     """Average precision [query, threshold] in [0, 1] of ranked windows.
 
@@ -35,13 +39,16 @@ def average_precisions(
         pred_windows: per query (start, end, score) in seconds [rank, 3]; [] where the model gave none.
         true_windows: per query (start, end) in seconds [window, 2], one or more.
         thresholds: IoUs above 0.
+        undefined_iou: the IoU of two windows whose lengths add up to 0: two without length, or a predicted one that ends as long before
+            its start as the true one is long. The official code divides 0 by 0 and takes that for a hit at every threshold, before any
+            other: `math.inf` does so too.
 
     Raises:
         UsageError: the numbers of queries differ or are 0, an array has another shape, a value is not finite, or a query has no
             true window.
 
     Source: moment_detr, standalone_eval.
-    Differs in: two windows without length have IoU 0, not 0/0, which the official code takes for a hit.
+    Differs in: `undefined_iou` is 0 unless one says otherwise.
     """
     if len(pred_windows) != len(true_windows) or not len(true_windows):
         raise UsageError(
@@ -52,7 +59,9 @@ def average_precisions(
     if not is_true.any(1).all():
         raise UsageError(f"true_windows[{int((~is_true.any(1)).argmax())}]", expected="one or more windows", got=[])
     order = np.argsort(np.where(given, -predicted[..., 2], np.inf), axis=1, kind="stable")
-    ious = broadcast_window_iou(np.take_along_axis(predicted[..., :2], order[..., None], axis=1)[:, :, None], true[:, None])
+    ranked = np.take_along_axis(predicted[..., :2], order[..., None], axis=1)[:, :, None]
+    ious = broadcast_window_iou(ranked, true[:, None])
+    ious[_have_no_union(ranked, true[:, None])] = undefined_iou
     hits = _greedy_hits(np.where(given[:, :, None] & is_true[:, None, :], ious, -1.0), np.asarray(thresholds, dtype=np.float64))
     found = hits.cumsum(1)
     precision = np.where(given[:, :, None], found / np.arange(1, hits.shape[1] + 1)[:, None], 0.0)
@@ -110,6 +119,13 @@ def in_length_range(windows_sec: ArrayLike, length_range: tuple[float, float]) -
     length = windows[:, 1] - windows[:, 0]
     kept: Floats = windows[(length > length_range[0]) & (length <= length_range[1])]
     return kept
+
+
+def _have_no_union(first: Floats, second: Floats) -> NDArray[np.bool_]:
+    # windows that overlap have a union; of the others it is the sum of both lengths
+    apart = np.minimum(first[..., 1], second[..., 1]) <= np.maximum(first[..., 0], second[..., 0])
+    undefined: NDArray[np.bool_] = apart & ((first[..., 1] - first[..., 0]) + (second[..., 1] - second[..., 0]) == 0)
+    return undefined
 
 
 def _greedy_hits(ious: Floats, thresholds: Floats) -> Floats:

@@ -16,7 +16,7 @@ MOMENTS = frozenset((first, last) for first in range(6) for last in range(first,
 
 
 def score_didemo(request: Request) -> Scored:
-    """Scores per query the ranked moments (first, last), ends inclusive.
+    """Scores per query the ranked moments (first, last), ends inclusive; every moment of an annotator must be among them.
 
     The predictions are a list in the order of the ground truth, as the official function takes it, an object by annotation_id, or
     JSONL rows with `annotation_id` and `segments`.
@@ -24,7 +24,7 @@ def score_didemo(request: Request) -> Scored:
     truth = by_id((row.text("annotation_id"), row) for row in read_records(request.gt))
     predicted = by_id(_predictions(request.pred, list(truth)))
     ids, counts = matched(list(predicted), truth, request, what="annotation_id")
-    rows = [segment_scores(_ranked(predicted[key]), _moments(truth[key], "times")) for key in ids]
+    rows = [_scores(predicted[key], truth[key]) for key in ids]
     ranks, ious = np.array(rows).T
     measures = {"rank@1": Measure(ranks <= 1), "rank@5": Measure(ranks <= 5), "mIoU": Measure(ious)}
     return Scored(counts, measures, rules={"annotators": 3})
@@ -47,12 +47,13 @@ def _predictions(path: Path, truth: list[str]) -> Iterator[tuple[str, Record]]:
         raise UsageError(str(path), expected=f"one ranking per query of the ground truth ({len(truth)})", got=count)
 
 
-def _ranked(row: Record) -> list[tuple[int, int]]:
-    ranked = _moments(row, "segments")
-    absent = MOMENTS.difference(ranked)
-    if absent or len(ranked) != len(MOMENTS):
-        raise UsageError(f"{row.where}, segments", expected=f"each of the {len(MOMENTS)} moments once", got=f"{len(ranked)} moments")
-    return ranked
+def _scores(predicted: Record, true: Record) -> tuple[float, float]:
+    ranked, moments = _moments(predicted, "segments"), _moments(true, "times")
+    absent = next((moment for moment in moments if moment not in ranked), None)
+    if absent is not None:
+        expected = f"a ranking of all {len(MOMENTS)} moments, at least those of the annotators, as {list(absent)}"
+        raise UsageError(f"{predicted.where}, segments", expected=expected, got=f"{len(ranked)} moments without it")
+    return segment_scores(ranked, moments)
 
 
 def _moments(row: Record, name: str) -> list[tuple[int, int]]:

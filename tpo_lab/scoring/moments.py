@@ -17,20 +17,31 @@ _VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov"}
 
 
 def score_moments(request: Request) -> Scored:
-    """R1 at IoU >= 0.3, 0.5 and 0.7 and mean IoU of the first window; no window is a miss in every denominator."""
+    """R1 at IoU >= 0.3, 0.5 and 0.7 and mean IoU of the first window; no window is a miss in every denominator.
+
+    So is one that ends before it starts, as language models write it; both are counted as unparsable.
+
+    Source: TimeChat, metrics of temporal grounding.
+    """
     return _score(request, epsilon=0.0)
 
 
 def score_hirest(request: Request) -> Scored:
-    """The same with 1e-8 added to the union, so that an IoU of exactly 0.5 is no hit; only entries with a clip are scored."""
-    return _score(request, epsilon=1e-8)
+    """The same with 1e-8 added to the union, so that an IoU of exactly 0.5 is no hit.
+
+    Only entries with a clip are scored; predictions for the other entries of the ground truth are passed over.
+
+    Source: HiREST, evaluation of moment retrieval, which reads the files all_data_*.json.
+    """
+    return _score(request, epsilon=1e-8, unasked=_without_clip(request.gt))
 
 
-def _score(request: Request, *, epsilon: float) -> Scored:
+def _score(request: Request, *, epsilon: float, unasked: frozenset[str] = frozenset()) -> Scored:
     predicted, by_text = _predictions(request.pred, rows_by_text=request.gt.suffix != ".jsonl")
+    predicted = {key: row for key, row in predicted.items() if key not in unasked}
     truth = by_id(_truth(request.gt, by_text=by_text))
     ids, counts = matched(list(predicted), truth, request, what="query")
-    given = [_first(predicted[key], ordered=not request.allow_missing) for key in ids]
+    given = [_first(predicted[key]) for key in ids]
     true = [truth[key].windows("relevant_windows", some=True) for key in ids]
     ious = moment_ious(given, true, epsilon=epsilon)
     unparsable = int(sum(not len(each) or each[0, 1] < each[0, 0] for each in given))
@@ -38,14 +49,14 @@ def _score(request: Request, *, epsilon: float) -> Scored:
     return Scored(replace(counts, unparsable=unparsable), measures, rules={"iou": ">=", "epsilon": epsilon})
 
 
-def _first(row: Record, *, ordered: bool) -> Any:
+def _first(row: Record) -> Any:
     """The first window [1, 2] of a prediction, or none [0, 2]."""
     name = row.named("pred_relevant_windows", "timestamp")
     value = row.value(name)
     if name == "timestamp" and isinstance(value, list) and len(value) == 2 and not isinstance(value[0], list):
         value = [value]
     first = value[:1] if isinstance(value, list) else value
-    return windows(f"{row.where}, {name}", without_scores(first), ordered=ordered)
+    return windows(f"{row.where}, {name}", without_scores(first), ordered=False)
 
 
 def _predictions(path: Path, *, rows_by_text: bool) -> tuple[dict[str, Record], bool]:
@@ -114,8 +125,7 @@ def _by_video(path: Path, document: dict[str, Any]) -> Iterator[Record]:
     for key, fields in document.items():
         row = record(f"{path}, key {key}", fields)
         if "timestamps" not in row.fields:
-            for video, entry in row.fields.items():
-                each = record(f"{path}, key {key}, {video}", entry)
+            for video, each in _entries(row):
                 if each.value("clip"):
                     yield Record(each.where, {"qid": number, "vid": video, "query": key, "relevant_windows": [each.value("bounds")]})
                     number += 1
@@ -127,6 +137,27 @@ def _by_video(path: Path, document: dict[str, Any]) -> Iterator[Record]:
         for window, sentence in zip(stamps, sentences, strict=True):
             yield Record(row.where, {"qid": number, "vid": key, "query": sentence, "relevant_windows": [(window / unit).tolist()]})
             number += 1
+
+
+def _entries(row: Record) -> Iterator[tuple[str, Record]]:
+    """The videos of a prompt of HiREST."""
+    if {"bounds", "captions"} <= row.fields.keys():
+        hint = "Steps by video are for moment segmentation and step captioning, which are not scored here."
+        raise UsageError(row.where, expected="videos by prompt, as in all_data_test.json", got="steps of a video", hint=hint)
+    for video, entry in row.fields.items():
+        yield video, record(f"{row.where}, {video}", entry)
+
+
+def _without_clip(path: Path) -> frozenset[str]:
+    """The entries of a ground truth by prompt that show no moment."""
+    if path.suffix != ".json":
+        return frozenset()
+    document = read_json(path)
+    if not isinstance(document, dict) or "annotations" in document:
+        return frozenset()
+    rows = ((key, record(f"{path}, key {key}", each)) for key, each in document.items())
+    prompts = [(key, row) for key, row in rows if "timestamps" not in row.fields]
+    return frozenset(_text_key(video, key) for key, row in prompts for video, each in _entries(row) if not each.value("clip"))
 
 
 def _text_key(video: str, query: str) -> str:

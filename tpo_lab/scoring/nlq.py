@@ -17,10 +17,15 @@ from tpo_lab.scoring.report import Measure, Request, Scored, matched
 
 
 def score_nlq(request: Request) -> Scored:
-    """Scores the challenge's JSON, or rows in the QVHighlights form; a true window without length is never met."""
+    """Scores the challenge's JSON, or rows in the QVHighlights form.
+
+    A true window without length is never met, nor does a predicted one meet any that ends before it starts (counted as unparsable).
+
+    Source: Ego4D episodic memory, NLQ evaluation.
+    """
     predicted, truth = by_id(_predictions(request.pred)), by_id(_truth(request.gt))
     ids, counts = matched(list(predicted), truth, request, what="query")
-    given = [_windows(predicted[key], ordered=not request.allow_missing) for key in ids]
+    given = [_windows(predicted[key]) for key in ids]
     true = np.concatenate([truth[key].windows("relevant_windows", some=True)[:1] for key in ids])
     measures = {
         f"R{count}@{threshold}": Measure(hits_at(given, true, count=count, threshold=threshold))
@@ -32,9 +37,9 @@ def score_nlq(request: Request) -> Scored:
     return Scored(replace(counts, unparsable=unparsable), measures, rules={"iou": ">"})
 
 
-def _windows(row: Record, *, ordered: bool) -> Any:
+def _windows(row: Record) -> Any:
     name = row.named("predicted_times", "pred_relevant_windows")
-    return windows(f"{row.where}, {name}", without_scores(row.value(name)), ordered=ordered)
+    return windows(f"{row.where}, {name}", without_scores(row.value(name)), ordered=False)
 
 
 def _predictions(path: Path) -> Iterator[tuple[str, Record]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +36,13 @@ _BRIEF_MR = {
 
 
 def score_qvhighlights(request: Request) -> Scored:
-    """Scores a submission of JSONL rows with `pred_relevant_windows`, `pred_saliency_scores`, or both."""
+    """Scores a submission of JSONL rows with `pred_relevant_windows`, `pred_saliency_scores`, or both.
+
+    A predicted window that ends before it starts is counted as unparsable and scored as the official tool does: it meets nothing, but
+    where its length and that of a true window add up to 0 it is a hit of mean average precision (`average_precisions`).
+
+    Source: moment_detr, standalone_eval; CG-DETR's for R1@0.3 and mIoU.
+    """
     truth = by_id((row.text("qid"), row) for row in read_jsonl(request.gt))
     predicted = by_id((row.text("qid"), row) for row in read_jsonl(request.pred))
     ids, counts = matched(list(predicted), truth, request, what="qid")
@@ -44,7 +51,7 @@ def score_qvhighlights(request: Request) -> Scored:
     detail: dict[str, Any] = {}
     unparsable = 0
     if "pred_relevant_windows" in rows[0].fields:
-        tables, unparsable = _moments(rows, true, ordered=not request.allow_missing)
+        tables, unparsable = _moments(rows, true)
         detail |= {name: _percentages(table) for name, table in tables.items()}
         measures |= {name: tables[part][kind][key] for name, (part, kind, key) in _BRIEF_MR.items() if part in tables}
     if "pred_saliency_scores" in rows[0].fields:
@@ -58,9 +65,9 @@ def score_qvhighlights(request: Request) -> Scored:
     return Scored(replace(counts, unparsable=unparsable), measures, detail, rules)
 
 
-def _moments(rows: list[Record], true: list[Record], *, ordered: bool) -> tuple[dict[str, dict[str, dict[str, Measure]]], int]:
+def _moments(rows: list[Record], true: list[Record]) -> tuple[dict[str, dict[str, dict[str, Measure]]], int]:
     """Per length range the tables MR-mAP, MR-R1 and MR-mIoU (its key ""), and the number of windows that end before they start."""
-    given = [row.windows("pred_relevant_windows", columns=3, ordered=ordered) for row in rows]
+    given = [row.windows("pred_relevant_windows", columns=3, ordered=False) for row in rows]
     reversed_ = sum(int((each[:, 1] < each[:, 0]).sum()) for each in given)
     windows = [row.windows("relevant_windows", lengths=True, some=True) for row in true]
     tables = {}
@@ -73,7 +80,7 @@ def _moments(rows: list[Record], true: list[Record], *, ordered: bool) -> tuple[
 
 
 def _table(given: list[Floats], true: list[Floats]) -> dict[str, dict[str, Measure]]:
-    precisions = average_precisions(given, true)
+    precisions = average_precisions(given, true, undefined_iou=math.inf)
     ious = moment_ious([each[:1, :2] for each in given], true)
     by_threshold = {str(threshold): Measure(precisions[:, place], decimals=2) for place, threshold in enumerate(AP_THRESHOLDS)}
     return {

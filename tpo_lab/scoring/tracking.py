@@ -115,7 +115,9 @@ def _flags(path: Path, frames: int) -> NDArray[np.bool_]:
 def _lasot_video(sequence: _Sequence) -> TrackCurves:
     (path,) = sequence.runs
     boxes, true = read_table(path, 4, nan=True), read_table(sequence.true, 4, nan=True)
-    absent = _absent(sequence.root, sequence.true, len(true))
+    # one evaluator takes no notice of absence, so that its flags may be missing
+    ignored = sequence.variant == "got10k"
+    absent = np.zeros(len(true), dtype=bool) if ignored else _absent(sequence.root, sequence.true, len(true))
     try:
         return lasot_curves(boxes, true, absent, variant=sequence.variant)
     except UsageError as error:
@@ -148,4 +150,6 @@ def _runs(root: Path) -> dict[str, list[Path]]:
 
 
 def _text_files(root: Path) -> dict[str, Path]:
-    return {path.stem: path for path in entries(root) if path.suffix == ".txt" and path.stem not in _LISTS}
+    """The files <sequence>.txt; <sequence>_time.txt and the like, which trackers write beside them, are left out."""
+    found = {path.stem: path for path in entries(root) if path.suffix == ".txt" and path.stem not in _LISTS}
+    return {name: path for name, path in found.items() if not any(name[: mark.start()] in found for mark in re.finditer("_", name))}

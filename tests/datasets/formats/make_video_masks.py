@@ -108,11 +108,16 @@ def sav_val(root: Path) -> None:
 
 
 def davis(root: Path) -> None:
-    """Four frames with images: object 1 moves, object 2 is hidden in the third frame; void pixels in the corner."""
+    """Four frames with images: object 1 moves, object 2 is hidden in the third frame; void pixels in the corner.
+
+    The unsupervised task has object 3 in the first frame as well, behind void pixels from then on.
+    """
     for place in range(4):
         labels = block(1, 1 + place, 4, 5) + (block(7, 9, 4, 7, 2) if place != 2 else 0)
         labels[-1, -1] = 255
         png(root / "Annotations" / "480p" / "kites" / f"{place:05d}.png", labels)
+        more = labels + block(1, 15, 3, 4, 255 if place else 3)
+        png(root / "Annotations_unsupervised" / "480p" / "kites" / f"{place:05d}.png", more)
         jpg(root / "JPEGImages" / "480p" / "kites" / f"{place:05d}.jpg", 60 * place)
         png(root / "Annotations" / "480p" / "swan" / f"{place:05d}.png", block(3, 4, 5, 5))
     text(root / "ImageSets" / "2017" / "val.txt", "kites\n")

@@ -39,6 +39,60 @@ def test_steps_by_hand(take, tiny, same_from_file):
     same_from_file(samples)
 
 
+FORMATTED = {
+    "captions": [{"start": 1, "end": 4, "sentence": "cut it"}, {"start": 4, "end": 9, "sentence": "glue it"}],
+    "bounds": [[1.0, 4.0], [4.0, 9.0]],
+}
+
+
+def test_steps_by_video_by_hand(take, tiny, same_from_file):
+    samples, dropped, reading = take(
+        "hirest", tiny / "hirest" / "formatted_moment_evaluation_gt.json", variant="formatted-steps", split="val"
+    )
+    assert [each.id for each in samples] == ["hirest-aaAA_1-0", "hirest-aaAA_1-1"] and reading.counts["adjusted"] == {}
+    assert [each.targets.temporal.windows_sec for each in samples] == [((12.0, 30.0),), ((30.0, 60.0),)]
+    assert '"glue the spar"' in samples[0].conversation[0].text and samples[0].media.path == "aaAA_1.mp4"
+    assert "duration_sec" not in samples[0].meta and samples[0].meta["raw"]["caption"]["sentence"] == "glue the spar "
+    assert [(each.where.rpartition("json, ")[2], each.rule) for each in dropped] == [("ddDD_4.mp4, captions[0]", "window_order")]
+    same_from_file(samples)
+
+
+@pytest.mark.parametrize(
+    ("changed", "inside", "field", "rule"),
+    [
+        ({"captions": FORMATTED["captions"][:1]}, "", "captions", "lengths_equal"),
+        ({"captions": None}, "", "captions", "list"),
+        ({"bounds": 3}, "", "bounds", "list"),
+        ({"captions": [7], "bounds": [[1, 4]]}, ", captions[0], caption", "", "object"),
+        ({"captions": [{"start": 1, "end": 4}], "bounds": [[1, 4]]}, ", captions[0], caption", "", "missing"),
+        ({"captions": FORMATTED["captions"][:1], "bounds": [[1, 5]]}, ", captions[0]", "bounds", "bounds_equal"),
+        ({"captions": FORMATTED["captions"][:1], "bounds": [[4, 1]]}, ", captions[0]", "bounds[0]", "window_order"),
+        ({"captions": FORMATTED["captions"][:1], "bounds": [[-1, 4]]}, ", captions[0]", "bounds", "window_in_video"),
+    ],
+)
+def test_bad_steps_by_video_are_named_and_the_others_go_on(take, tmp_path: Path, changed, inside, field, rule):
+    path = tmp_path / "formatted.json"
+    path.write_text(json.dumps({"a.mp4": FORMATTED, "b.mp4": {**FORMATTED, **changed}, "c.mp4": FORMATTED}))
+    samples, dropped, _ = take("hirest", path, variant="formatted-steps")
+    assert [each.id for each in samples] == ["hirest-a-0", "hirest-a-1", "hirest-c-0", "hirest-c-1"]
+    assert [(each.where, each.field, each.rule) for each in dropped] == [(f"{path}, b.mp4{inside}", field, rule)]
+
+
+def test_a_thousand_broken_steps_by_video_are_dropped_or_read(withstands, tmp_path: Path):
+    def put(raw: bytes) -> Path:
+        whole = json.dumps(FORMATTED).encode()
+        path = tmp_path / "formatted.json"
+        path.write_bytes(b'{"a.mp4": ' + whole + b', "b.mp4": ' + raw + b', "c.mp4": ' + whole + b"}")
+        return path
+
+    withstands("hirest", put, FORMATTED, good=["hirest-a-0", "hirest-a-1", "hirest-c-0", "hirest-c-1"], variant="formatted-steps")
+
+
+def test_the_real_steps_by_video_are_read_whole(real, take):
+    samples, dropped, _ = take("hirest", real / "hirest" / "formatted_moment_evaluation_gt.head40.json", variant="formatted-steps")
+    assert (len(samples), dropped) == (279, [])
+
+
 def test_the_test_split_asks_only(take, tiny):
     (sample,), _, _ = take("hirest", tiny / "hirest" / "all_data_test.json")
     assert [turn.role for turn in sample.conversation] == ["user"] and not sample.targets.names

@@ -583,6 +583,46 @@ def test_davis_late_objects_are_a_variant(take, tmp_path: Path):
     assert (samples[1].prompts[0].time_sec, samples[1].prompts[0].xyxy) == (1 / 24, (6, 6, 10, 9))
 
 
+def test_davis_unsupervised_has_annotations_of_its_own(take, tiny, tmp_path: Path, same_from_file):
+    samples, dropped, _ = take("davis", tiny / "davis", split="val", variant="unsupervised")
+    assert [each.id for each in samples] == ["davis-kites-1", "davis-kites-2", "davis-kites-3"] and not dropped
+    third = samples[2].targets.mask.rle
+    assert (shown(third[0]) == block(1, 15, 3, 4)).all() and list(third[1:]) == [None] * 3, "void is no object"
+    same_from_file(samples)
+    assert format_named("davis").write(samples, tmp_path / "out") == 3
+    report = score("davis", Request(tmp_path / "out", tiny / "davis", variant="unsupervised"))
+    assert [report.metrics[name] for name in ("J&F", "J", "F")] == [100, 100, 100] and len(report.detail["objects"]) == 3
+
+
+def test_davis_unsupervised_tests_are_listed_under_2019(take, tiny, tmp_path: Path):
+    shutil.copytree(tiny / "davis", tmp_path / "davis")
+    with pytest.raises(UsageError, match=r"beside it ImageSets/2019/test-challenge\.txt, got 'no such file'"):
+        take("davis", tmp_path / "davis", split="test-challenge", variant="unsupervised")
+    (tmp_path / "davis" / "ImageSets" / "2019").mkdir()
+    (tmp_path / "davis" / "ImageSets" / "2019" / "test-dev.txt").write_text("kites\n")
+    assert len(take("davis", tmp_path / "davis", split="test-dev", variant="unsupervised")[0]) == 3
+    (tmp_path / "davis" / "Annotations_unsupervised").rename(tmp_path / "elsewhere")
+    # a folder of sequences alone is read as it is
+    assert len(take("davis", tmp_path / "elsewhere" / "480p", variant="unsupervised")[0]) == 3
+
+
+def test_davis_real_sequence_as_the_unsupervised_task_reads_it(real, take, tmp_path: Path):
+    """The masks of a real result stand in for annotations: three objects, each as a proposal of another number."""
+    folder = tmp_path / "root" / "Annotations_unsupervised" / "480p" / "pigs"
+    folder.mkdir(parents=True)
+    for file in sorted((real / "davis_osvos_pigs").glob("*.png"))[:6]:
+        shutil.copy(file, folder / file.name)
+    samples, dropped, _ = take("davis", tmp_path / "root", variant="unsupervised")
+    assert [each.id for each in samples] == ["davis-pigs-1", "davis-pigs-2", "davis-pigs-3"] and not dropped
+    turned = [
+        each.model_copy(update={"meta": {**each.meta, "raw": {"sequence": "pigs", "object": 12 - place}}})
+        for place, each in enumerate(samples)
+    ]
+    assert format_named("davis").write(turned, tmp_path / "out") == 3
+    report = score("davis", Request(tmp_path / "out", tmp_path / "root", variant="unsupervised"))
+    assert [report.metrics[name] for name in ("J&F", "J", "F")] == [100, 100, 100]
+
+
 def test_davis_split_with_the_first_frame_alone_has_questions_only(take, tiny, tmp_path: Path):
     shutil.copytree(tiny / "davis", tmp_path / "davis")
     for place in (1, 2, 3):

@@ -117,3 +117,80 @@ def test_a_thousand_broken_images_are_dropped_or_read(withstands, tmp_path: Path
             return tmp_path
 
     withstands("visual-genome", written, whole, good=["visual-genome-40", "visual-genome-60"])
+
+
+OBJECT = {"object_id": 70, "names": ["dog"], "x": 1, "y": 2, "w": 3, "h": 4}
+
+
+def put_objects(folder: Path, row: object, images: object = IMAGES) -> Path:
+    around = [{"image_id": number, "objects": [OBJECT]} for number in (4, 6)]
+    (folder / "objects.json").write_text(json.dumps([around[0], row, around[1]]))
+    (folder / "image_data.json").write_text(json.dumps(images))
+    return folder
+
+
+def test_objects_by_name_by_hand(take, tiny, same_from_file):
+    samples, dropped, reading = take("visual-genome", tiny / "visual-genome", variant="objects", split="train")
+    assert [(each.id, [box.xyxy for box in each.targets.region]) for each in samples] == [
+        ("visual-genome-objects-1-clock", [(4, 2, 14, 7)]),
+        ("visual-genome-objects-1-tree", [(0, 1, 3, 10), (14, 1, 20, 9)]),
+    ]
+    clock, trees = samples
+    assert "the clock" in clock.conversation[0].text and clock.conversation[1].text == "<region>"
+    assert "each tree" in trees.conversation[0].text and trees.conversation[1].text == "<region> <region>"
+    assert [each["object_id"] for each in trees.meta["raw"]["objects"]] == [502, 503, 505]
+    assert [(each.where.rpartition("json, ")[2], each.field, each.rule) for each in dropped] == [
+        ("[0], objects[4]", "x, y, w, h", "box_area")
+    ]
+    cut, twice = "box cut at the edge of its frame", "box of one name given twice left out"
+    assert reading.counts["adjusted"] == {cut: 1, twice: 1}
+    same_from_file(samples)
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "rule"),
+    [
+        ({"names": []}, "names", "words"),
+        ({"names": [" "]}, "names", "words"),
+        ({"names": "dog"}, "names", "texts"),
+        ({"names": None}, "names", "texts"),
+        ({"names": ["cat"], "w": 0}, "x, y, w, h", "box_area"),
+        ({"names": ["cat"], "h": "x"}, "h", "number"),
+        ({"names": ["cat"], "x": 20}, "x, y, w, h", "box_in_frame"),
+    ],
+)
+def test_a_bad_object_is_named_and_other_names_go_on(take, tmp_path: Path, changed, field, rule):
+    objects = [OBJECT, {**OBJECT, **changed}, {**OBJECT, "names": ["cow"]}]
+    samples, dropped, _ = take("visual-genome", put_objects(tmp_path, {"image_id": 5, "objects": objects}), variant="objects")
+    assert [each.id for each in samples] == [f"visual-genome-objects-{name}" for name in ("4-dog", "5-dog", "5-cow", "6-dog")]
+    where = f"{tmp_path / 'objects.json'}, [1], objects[1]"
+    assert [(each.where, each.field, each.rule) for each in dropped] == [(where, field, rule)]
+
+
+def test_an_object_of_a_name_that_is_no_box_takes_the_whole_name_with_it(take, tmp_path: Path):
+    objects = [OBJECT, {**OBJECT, "names": ["cow"]}, {**OBJECT, "w": -1}]
+    samples, dropped, _ = take("visual-genome", put_objects(tmp_path, {"image_id": 5, "objects": objects}), variant="objects")
+    assert [each.id for each in samples] == [f"visual-genome-objects-{name}" for name in ("4-dog", "5-cow", "6-dog")]
+    assert [(each.where.rpartition("json, ")[2], each.rule) for each in dropped] == [("[1], objects[0]", "box_area")]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "rule"),
+    [([], "", "object"), ({"image_id": 5}, "", "missing"), ({"image_id": 7, "objects": []}, "image_id", "id_known")],
+)
+def test_a_bad_image_of_objects_is_named(take, tmp_path: Path, row, field, rule):
+    samples, dropped, _ = take("visual-genome", put_objects(tmp_path, row), variant="objects")
+    assert len(samples) == 2 and [(each.field, each.rule) for each in dropped] == [(field, rule)]
+
+
+def test_a_thousand_broken_images_of_objects_are_dropped_or_read(withstands, tmp_path: Path):
+    whole = {"image_id": 5, "objects": [OBJECT, {**OBJECT, "names": ["cow", "ox"], "x": 5}, {**OBJECT, "x": 9}]}
+
+    def written(raw: bytes) -> Path:
+        put_objects(tmp_path, None)
+        around = [json.dumps({"image_id": number, "objects": [OBJECT]}).encode() for number in (4, 6)]
+        (tmp_path / "objects.json").write_bytes(b"[" + around[0] + b", " + raw + b", " + around[1] + b"]")
+        return tmp_path
+
+    good = ["visual-genome-objects-4-dog", "visual-genome-objects-6-dog"]
+    withstands("visual-genome", written, whole, good=good, variant="objects")

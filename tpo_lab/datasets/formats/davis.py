@@ -1,6 +1,8 @@
-"""DAVIS 2017, semi-supervised: objects given by their mask in the first frame, as palette PNGs in which a pixel's value is its object.
+"""DAVIS 2017: objects as palette PNGs in which a pixel's value is its object; in the semi-supervised task given by their first mask.
 
-Times: images are shown at 24 a second, frame i at i / 24 s. Void pixels (255) are background, as in the official evaluation.
+The unsupervised task (its annotations are other ones, `Annotations_unsupervised`) gives nothing: a model proposes up to 20 objects. Samples
+point at each object with a box all the same, since a sample is about one; the answers of all of them are the proposals of a sequence.
+Times: images are shown at 24 a second, frame i at i / 24 s. Void pixels (255) are background.
 Source: the layout and the rules of DAVIS 2017's evaluation.
 """
 
@@ -22,22 +24,26 @@ from tpo_lab.sample import Sample
 from tpo_lab.scoring.masks import VOID
 
 FPS = 24.0
-SPLITS = ("train", "val", "test-dev")
-VARIANTS = ("first-frame", "all-objects")
+SPLITS = ("train", "val", "test-dev", "test-challenge")
+VARIANTS = ("first-frame", "all-objects", "unsupervised")
 _SIZE = "480p"
 
 
 def rows(source: Source) -> Iterator[Streamed]:
-    """One sequence, of those that ImageSets/2017/<split>.txt lists, or of all that have annotations.
+    """One sequence, of those that ImageSets/<year>/<split>.txt lists, or of all that have annotations.
+
+    The year is 2017, or 2019 for the tests of the unsupervised task.
 
     Raises:
         UsageError: there is no sequence, or the root has no list of the split that is asked for.
     """
-    inside = source.path / "Annotations" / _SIZE
+    is_unsupervised = source.variant == VARIANTS[2]
+    inside = source.path / ("Annotations_unsupervised" if is_unsupervised else "Annotations") / _SIZE
     annotations = inside if inside.is_dir() else source.path
     listed = None
     if "list" in source.side or (source.split and annotations == inside):
-        listed = source.beside("list", f"ImageSets/2017/{source.split}.txt")
+        year = 2019 if is_unsupervised and source.split.startswith("test") else 2017
+        listed = source.beside("list", f"ImageSets/{year}/{source.split}.txt")
     names = read_text(listed).split() if listed else list(folders(annotations))
     if not names:
         raise UsageError(str(annotations), expected="a folder of PNGs for every sequence", got="none")
@@ -46,7 +52,7 @@ def rows(source: Source) -> Iterator[Streamed]:
 
 
 def parts(record: Record, source: Source) -> Iterator[Record]:
-    """One record an object: `first-frame` takes 1 to the largest number of the first frame, `all-objects` all that any frame has."""
+    """One record an object: 1 to the largest number of the first frame, as the evaluation counts; `all-objects` all that any frame has."""
     name = file_name(record, "", record.value("sequence"))
     folder = Path(record.where)
     names = frame_names(record, "", sorted(file.stem for file in folder.glob("*.png")))
@@ -96,11 +102,12 @@ def _place(sample: Sample) -> tuple[str, int]:
 
 DAVIS = Format(
     name="davis",
-    title="DAVIS 2017, semi-supervised",
+    title="DAVIS 2017, semi-supervised and unsupervised",
     home="davis2017-evaluation (davisvideochallenge); the images from the challenge's page",
     licence="BSD-3 (repository of the evaluation)",
     layout="the root with Annotations/480p/<sequence>/<frame>.png, JPEGImages/480p/<sequence>/<frame>.jpg and\n"
-    "ImageSets/2017/<split>.txt; or a folder of sequences of PNGs",
+    "ImageSets/2017/<split>.txt; or a folder of sequences of PNGs\n"
+    "with --variant unsupervised: Annotations_unsupervised/480p, and ImageSets/2019/<split>.txt for the tests",
     rows=rows,
     parts=parts,
     sample=sample,

@@ -1,7 +1,8 @@
 """HiREST: how-to videos by the prompt that they were searched with; the part of a video that shows it, and that part's steps.
 
 The prompt is the query. Entries that are not relevant, or have no such part, hold no moment; in the test split the parts are withheld.
-Source: HiREST, data/splits.
+Steps come with the prompts (`steps`), or by video (`formatted-steps`), as the evaluation of moment segmentation and captioning has them.
+Source: HiREST, data/splits and data/evaluation.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tpo_lab.datasets.formats.format import Format, Source
-from tpo_lab.datasets.formats.moments import moment, one_span
+from tpo_lab.datasets.formats.moments import by_video, moment, one_span
 from tpo_lab.datasets.formats.submission import ranked_windows, raw_of, write_text
 from tpo_lab.files import BadRecord, Record, Streamed, stream_members
 from tpo_lab.sample import Sample
 
 NAME = "hirest"
-VARIANTS = ("moments", "steps")
+VARIANTS = ("moments", "steps", "formatted-steps")
 WITHHELD = [0, 1]
 """What every entry of the test split has for its bounds, and no step."""
 
 
 def rows(source: Source) -> Iterator[Streamed]:
-    """One video of one prompt; those without a moment are counted as left out."""
+    """One video of one prompt, of which those without a moment are counted as left out; or one video with its steps."""
+    if source.variant == VARIANTS[2]:
+        yield from by_video(source.path, name="video")
+        return
     for prompt, videos in stream_members(source.path):
         where = f"{source.path}, {prompt}"
         if not isinstance(videos, dict):
@@ -56,16 +60,35 @@ def _flag(record: Record, field: str) -> bool:
 
 def parts(record: Record, source: Source) -> Iterator[Record]:
     """The entry, or its steps, one record each."""
-    if source.variant != "steps":
+    if source.variant not in VARIANTS[1:]:
         yield record
+        return
+    if source.variant == VARIANTS[2]:
+        yield from _captions(record)
         return
     shared = {name: record.value(name) for name in ("prompt", "video", "v_duration")}
     for place, step in enumerate(record.several("steps")):
         yield Record(f"{record.where}, steps[{place}]", {**shared, "place": place, "step": step})
 
 
+def _captions(record: Record) -> Iterator[Record]:
+    """The captions of a video, each with the bounds at its place.
+
+    Raises:
+        BadRecord: their numbers differ, so that no caption can be trusted to have its own bounds.
+    """
+    captions, bounds = record.several("captions"), record.several("bounds")
+    if len(captions) != len(bounds):
+        raise record.bad("captions", "lengths_equal", f"one per entry of bounds ({len(bounds)})", len(captions))
+    for place, (caption, span) in enumerate(zip(captions, bounds, strict=True)):
+        fields = {"video": record.value("video"), "place": place, "caption": caption, "bounds": span}
+        yield Record(f"{record.where}, captions[{place}]", fields)
+
+
 def sample(record: Record, source: Source) -> Sample:
     """When the video shows what the prompt asks for, or one step of it, in whole seconds."""
+    if source.variant == VARIANTS[2]:
+        return _captioned(record, source)
     prompt, video, duration = record.words("prompt"), record.words("video"), record.seconds("v_duration")
     key, query, inside, field = f"{PurePath(video).stem}-{prompt}", prompt, record, "bounds"
     if source.variant == "steps":
@@ -74,6 +97,16 @@ def sample(record: Record, source: Source) -> Sample:
     withheld = inside.value(field) == WITHHELD and record.fields.get("steps") == []
     windows_sec = None if withheld else one_span(inside, field, source, duration)
     return moment(NAME, key, record, source, media={"path": video}, query=query, windows_sec=windows_sec, duration_sec=duration)
+
+
+def _captioned(record: Record, source: Source) -> Sample:
+    """When the video shows one step; the file does not say how long videos are."""
+    video, caption = record.words("video"), record.inner("caption")
+    windows_sec = one_span(record, "bounds", source, None)
+    if [caption.number("start"), caption.number("end")] != windows_sec[0]:
+        raise record.bad("bounds", "bounds_equal", "the start and end of the caption at the same place", record.fields["bounds"])
+    key, query = f"{PurePath(video).stem}-{record.integer('place')}", caption.words("sentence")
+    return moment(NAME, key, record, source, media={"path": video}, query=query, windows_sec=windows_sec)
 
 
 def write(samples: Iterable[Sample], path: Path) -> int:
@@ -90,9 +123,10 @@ def write(samples: Iterable[Sample], path: Path) -> int:
 HIREST = Format(
     name=NAME,
     title="HiREST",
-    home="HiREST, data/splits (j-min)",
+    home="HiREST, data/splits and data/evaluation (j-min)",
     licence="MIT (the repository); the videos as their uploaders say",
-    layout="all_data_train.json, all_data_val.json or all_data_test.json, beside the videos {id}.mp4",
+    layout="all_data_train.json, all_data_val.json or all_data_test.json, beside the videos {id}.mp4\n"
+    "with --variant formatted-steps: formatted_moment_evaluation_gt.json",
     rows=rows,
     parts=parts,
     sample=sample,

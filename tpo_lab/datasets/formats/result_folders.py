@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from tpo_lab.errors import UsageError
 from tpo_lab.sample import Sample
+from tpo_lab.sample.times import nearest_annotation
 
 Value = TypeVar("Value")
 
@@ -56,10 +58,6 @@ def answers_at(times_sec: Sequence[float], answered_sec: Sequence[float], values
         answered_sec: when there are answers, ascending.
         values: the answers.
     """
-    asked, given = np.asarray(times_sec, dtype=np.float64), np.asarray(answered_sec, dtype=np.float64)
-    reach = np.diff(asked).min() / 2 if len(asked) > 1 else np.inf
-    right = np.searchsorted(given, asked).clip(max=len(given) - 1)
-    left = (right - 1).clip(min=0)
-    nearest = np.where(np.abs(given[left] - asked) <= np.abs(given[right] - asked), left, right)
-    near = np.abs(given[nearest] - asked) <= reach
+    reach_sec = float(np.diff(np.asarray(times_sec, dtype=np.float64)).min()) / 2 if len(times_sec) > 1 else math.inf
+    nearest, near = nearest_annotation(times_sec, answered_sec, reach_sec=reach_sec)
     return [values[place] if is_near else None for place, is_near in zip(nearest.tolist(), near.tolist(), strict=True)]

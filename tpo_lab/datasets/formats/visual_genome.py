@@ -1,6 +1,7 @@
-"""Visual Genome: phrases that describe a region of an image, some fifty an image, each with a box.
+"""Visual Genome: phrases that describe a region of an image, some fifty an image, each with a box; or its objects by name.
 
-Source: the data set's region_descriptions.json and image_data.json, as visual_genome_python_driver reads them.
+A name may stand for several objects of an image. The question is about all of them then, since no one could tell which is meant.
+Source: the data set's region_descriptions.json, objects.json and image_data.json, as visual_genome_python_driver reads them.
 Differs in: boxes are cut at the edge of their image, and those without a size are left out; phrases begin like the middle of a sentence.
 """
 
@@ -18,30 +19,53 @@ from tpo_lab.sample import Sample
 Image = tuple[str, Size]
 """Path and size."""
 
+VARIANTS = ("regions", "objects")
+TWICE = "box of one name given twice left out"
+
 
 def rows(source: Source) -> Iterator[Streamed]:
-    """One image with its regions, and beside it what is known of all images.
+    """One image with its regions or objects, and beside it what is known of all images.
 
     Raises:
         UsageError: one of the files is missing or broken.
     """
-    path = source.beside("regions", "region_descriptions.json") if source.path.is_dir() else source.path
+    file = "objects.json" if source.variant == VARIANTS[1] else "region_descriptions.json"
+    path = source.beside(source.variant or VARIANTS[0], file) if source.path.is_dir() else source.path
     images = _images(source.beside("image_data", "image_data.json"))
     for row in stream_items(path):
         yield row if isinstance(row, BadRecord) else Record(row.where, {**row.fields, "images": images})
 
 
 def parts(record: Record, source: Source) -> Iterable[Record]:
-    """One region each, all of an image or, where the image is not known, none."""
+    """One region or one name each, all of an image or, where the image is not known, none."""
     image = _image(record, record.fields["images"])
+    if source.variant == VARIANTS[1]:
+        return _by_name(record, image)
     fields = {"id": record.fields["id"], "image": image}
     return [
         Record(f"{record.where}, regions[{place}]", {**fields, "region": region}) for place, region in enumerate(record.several("regions"))
     ]
 
 
+def _by_name(record: Record, image: Image) -> list[Record]:
+    """The objects of an image by the first of their names, in the order in which names come first; what has no name stands alone."""
+    groups: dict[object, list[int]] = {}
+    objects = record.several("objects")
+    for place, entry in enumerate(objects):
+        names = entry.get("names") if isinstance(entry, dict) else None
+        first = names[0] if isinstance(names, list) and names else None
+        groups.setdefault(phrase(first) if isinstance(first, str) and first.strip() else place, []).append(place)
+    fields = {"image_id": record.fields[record.named("id", "image_id")], "image": image}
+    return [
+        Record(f"{record.where}, objects[{places[0]}]", {**fields, "objects": [objects[place] for place in places]})
+        for places in groups.values()
+    ]
+
+
 def sample(part: Record, source: Source) -> Sample:
-    """One region: where is what the phrase says?"""
+    """One region, where is what the phrase says? Or one name: where is it, or each that has it?"""
+    if source.variant == VARIANTS[1]:
+        return _named(part, source)
     region, number = record(part.where, part.fields["region"]), part.integer("id")
     if "image_id" in region.fields and region.integer("image_id") != number:
         raise region.bad("image_id", "image_equal", f"the image that the region stands at, {number}", region.fields["image_id"])
@@ -57,6 +81,37 @@ def sample(part: Record, source: Source) -> Sample:
             "conversation": region_turns(str(name), phrase(region.words("phrase"))),
             "targets": {"region": [{"xyxy": box}]},
             "meta": {"task": "region", "size": list(size), "raw": dict(region.fields)},
+        }
+    )
+
+
+def _named(part: Record, source: Source) -> Sample:
+    """All objects of one name; if one of them is no box, all are dropped, since the answer would not be whole."""
+    number, (path, size) = part.integer("image_id"), part.fields["image"]
+    boxes: list[tuple[float, float, float, float]] = []
+    for entry in part.fields["objects"]:
+        each = record(part.where, entry)
+        given = [each.number(side) for side in ("x", "y", "w", "h")]
+        box = box_in(each, "x, y, w, h", given, PIXELS_XYWH, size, source)
+        if box in boxes:
+            source.adjusted[TWICE] += 1
+        else:
+            boxes.append(box)
+    first = record(part.where, part.fields["objects"][0])
+    names = first.texts("names")
+    if not names or not names[0].strip():
+        raise first.bad("names", "words", "a name that is not empty", names)
+    name = phrase(names[0])
+    key = f"{number}-{name}"
+    return Sample.model_validate(
+        {
+            "id": f"visual-genome-objects-{key}",
+            "source": "visual-genome",
+            "split": source.split,
+            "media": {"path": path},
+            "conversation": region_turns(key, f"the {name}" if len(boxes) == 1 else f"each {name}", len(boxes)),
+            "targets": {"region": [{"xyxy": box} for box in boxes]},
+            "meta": {"task": "region", "size": list(size), "raw": {"image_id": number, "objects": part.fields["objects"]}},
         }
     )
 
@@ -93,10 +148,10 @@ def _images(path: Path) -> Mapping[int, Image | BadRecord]:
 
 
 def _image(record: Record, images: Mapping[int, Image | BadRecord]) -> Image:
-    number = record.integer("id")
+    number = record.integer("id", "image_id")
     found = images.get(number)
     if found is None:
-        raise record.bad("id", "id_known", "the number of an image in image_data.json", number)
+        raise record.bad(record.named("id", "image_id"), "id_known", "the number of an image in image_data.json", number)
     if isinstance(found, BadRecord):
         raise found
     return found
@@ -104,15 +159,17 @@ def _image(record: Record, images: Mapping[int, Image | BadRecord]) -> Image:
 
 VISUAL_GENOME = Format(
     name="visual-genome",
-    title="Visual Genome, region descriptions",
+    title="Visual Genome, region descriptions and objects",
     home="visual_genome_python_driver (ranjaykrishna); data from the project's page",
     licence="not stated",
     layout=(
-        "region_descriptions.json or its folder; beside it image_data.json\nimages VG_100K/{image_id}.jpg and VG_100K_2/{image_id}.jpg"
+        "region_descriptions.json, with --variant objects objects.json, or their folder; beside it image_data.json\n"
+        "images VG_100K/{image_id}.jpg and VG_100K_2/{image_id}.jpg"
     ),
     rows=rows,
     parts=parts,
     sample=sample,
-    sides=("regions", "image_data"),
+    variants=VARIANTS,
+    sides=("regions", "objects", "image_data"),
     tasks=("region",),
 )
