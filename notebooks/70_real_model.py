@@ -307,7 +307,7 @@ assert (twice.text, twice.boxes_xyxy) == (answer.text, answer.boxes_xyxy), "the 
 # %%
 saved = real["1 row"]
 stored = 2 * sum(counts.values())
-print(f"this checkpoint: {sum(f.stat().st_size for f in checkpoint_path.iterdir()) / 2**20:.1f} MiB")
+print(f"this checkpoint: {sum(f.stat().st_size for f in checkpoint_path.rglob('*') if f.is_file()) / 2**20:.1f} MiB")
 print(f"at 7B: {stored / 2**30:.1f} GiB of backbone, {(saved.parameters - stored) / 2**30:.2f} GiB of LoRA, tokens and heads")
 
 # %% [markdown]

@@ -76,7 +76,7 @@ def test_build_can_show_the_model_more_frames() -> None:
 
 
 def test_build_refuses_a_backbone_that_is_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="backbone: expected a LLaVA-OneVision folder"):
+    with pytest.raises(UsageError, match="backbone: expected nano, or a folder or hub id of LLaVA-OneVision"):
         tpo.build(str(tmp_path))
 
 

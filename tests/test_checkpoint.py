@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tpo_lab import checkpoint
 from tpo_lab.batch import Batch
+from tpo_lab.checkpoints.layout import seal
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.heads import HEADS, Head, register
 from tpo_lab.heads.base import Visual
@@ -74,12 +75,16 @@ def test_reload_equals_memory_to_the_bit(trained: TPOModel, run: Callable[[TPOMo
 
 
 def test_checkpoint_holds_every_trained_part_and_not_the_frozen_base(trained: TPOModel, tmp_path: Path) -> None:
-    stored = load_file(checkpoint.save(trained, tmp_path / "a") / "tpo.safetensors")
+    stored = stored_in(checkpoint.save(trained, tmp_path / "a"))
     expected = {name for name in trained.named_parts() if not name.startswith("llm.base.")}
     assert set(stored) == expected
     assert {"tokens.rows.input", "tokens.rows.output", "tokens.task.region", "llm.lora.lm_head.lora_B.default.weight"} <= expected
-    lighter = load_file(checkpoint.save(_untrained_vision(trained), tmp_path / "b") / "tpo.safetensors")
+    lighter = stored_in(checkpoint.save(_untrained_vision(trained), tmp_path / "b"))
     assert set(lighter) == {name for name in expected if not name.startswith(("vision.", "connector."))}
+
+
+def stored_in(folder: Path) -> dict[str, Tensor]:
+    return checkpoint.read_weights(folder, checkpoint.read_config(folder))
 
 
 def _untrained_vision(model: TPOModel) -> TPOModel:
@@ -145,10 +150,10 @@ def test_save_replaces_a_checkpoint_and_leaves_nothing_beside_it(trained: TPOMod
     checkpoint.save(trained, tmp_path / "a")
     assert load_file(tmp_path / "a" / "tpo.safetensors")["tokens.task.region"].eq(3).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["tpo.json", "tpo.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["adapter", "manifest.json", "tpo.json", "tpo.safetensors"]
 
 
-@pytest.mark.parametrize("place", ["weights", "config", "rename"])
+@pytest.mark.parametrize("place", ["weights", "config", "manifest", "rename"])
 def test_an_interrupted_save_leaves_the_old_checkpoint(
     trained: TPOModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -164,20 +169,15 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
         if place == "weights":
             broken.setattr("safetensors.torch.save_file", fail)
         elif place == "config":
-            broken.setattr(checkpoint, "write_json", fail)
+            broken.setattr("tpo_lab.checkpoints.saving.write_json", fail)
+        elif place == "manifest":
+            broken.setattr("tpo_lab.checkpoints.layout.write_json", fail)
         else:
             replace = os.replace
-            broken.setattr(
-                checkpoint.os, "replace", lambda a, b: fail() if str(a).endswith(".partial") and Path(a).is_dir() else replace(a, b)
-            )
+            broken.setattr(os, "replace", lambda a, b: fail() if str(a).endswith(".partial") and Path(a).is_dir() else replace(a, b))
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(trained, folder)
-    if place == "rename":
-        assert (tmp_path / "a.old" / "tpo.safetensors").exists(), "between two renames the old one is beside it"
-        monkeypatch.setattr("safetensors.torch.save_file", fail)
-        with pytest.raises(KeyboardInterrupt):
-            checkpoint.save(trained, folder)
-        monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
     assert torch.equal(checkpoint.load(folder).tokens.task["region"], before)
     checkpoint.save(trained, folder)
     assert checkpoint.load(folder).tokens.task["region"].eq(3).all()
@@ -210,6 +210,11 @@ def without_a_tensor(folder: Path) -> None:
     save_file(tensors, folder / "tpo.safetensors")
 
 
+def with_another_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "tpo.safetensors")
+    save_file({**tensors, "tokens.rows.other": torch.zeros(7)}, folder / "tpo.safetensors")
+
+
 def with_a_foreign_shape(folder: Path) -> None:
     tensors = load_file(folder / "tpo.safetensors")
     tensors["tokens.task.region"] = torch.zeros(7)
@@ -222,25 +227,28 @@ def with_a_foreign_shape(folder: Path) -> None:
         (lambda folder: (folder / "tpo.json").unlink(), r"checkpoint: expected a folder with tpo\.json, got '.*a'"),
         (lambda folder: (folder / "tpo.json").write_text("{half"), r"tpo\.json: expected JSON, got '.*'\. The file is damaged"),
         (lambda folder: (folder / "tpo.json").write_bytes(b"\xff\xfe\x00"), r"tpo\.json: expected JSON"),
-        (lambda folder: (folder / "tpo.json").write_text("[1]"), r"schema: expected tpo_lab\.checkpoint/1, got None"),
-        (lambda folder: edited(folder, schema="other/2"), r"schema: expected tpo_lab\.checkpoint/1, got 'other/2'"),
+        (lambda folder: (folder / "tpo.json").write_text("[1]"), r"schema: expected tpo_lab\.checkpoint/1 or .*/2, got None"),
+        (lambda folder: edited(folder, schema="other/2"), r"schema: expected .*, got 'other/2'\. Another version of TPO Lab wrote it"),
         (lambda folder: edited(folder, heads="gone"), r"tpo\.json: heads: expected an entry, got None"),
         (lambda folder: edited(folder, lora={"rnk": 1}), r"lora: expected one of .*got 'rnk'"),
         (lambda folder: edited(folder, heads=[{"name": "depth"}]), r"head: expected one of .*got 'depth'"),
         (lambda folder: edited(folder, backbone="nowhere/at/all"), r"backbone: expected .*got 'nowhere/at/all'"),
-        (lambda folder: (folder / "tpo.safetensors").unlink(), r"expected a folder with tpo\.safetensors, got '.*a'"),
+        (lambda folder: (folder / "tpo.safetensors").unlink(), r"manifest\.json: expected an entry for tpo\.safetensors"),
+        (lambda folder: (folder / "adapter" / "adapter_model.safetensors").unlink(), r"expected a folder with adapter_model\.safetensors"),
         (
             lambda folder: (folder / "tpo.safetensors").write_bytes(b"not weights"),
             r"tpo\.safetensors: expected a safetensors file.*damaged",
         ),
         (lambda folder: os.truncate(folder / "tpo.safetensors", 5000), r"tpo\.safetensors: expected a safetensors file"),
         (without_a_tensor, r"expected one tensor per trained part, got 1 missing \['tokens\.rows\.output'\] and \[\] extra"),
-        (lambda folder: edited(folder, lora=None), r"got 0 missing \[\] and \['llm\.lora\..*extra"),
+        (with_another_tensor, r"got 0 missing \[\] and \['tokens\.rows\.other'\] extra"),
         (with_a_foreign_shape, r"tokens\.task\.region expected shape \(64,\), got \(7,\)"),
     ],
 )
 def test_damaged_and_foreign_files_give_one_sentence(saved: Path, damage: Callable[[Path], None], message: str) -> None:
+    """Even where the manifest agrees with them."""
     damage(saved)
+    seal(saved)
     with pytest.raises(TPOError, match=message) as error:
         checkpoint.load(saved)
     assert "\n" not in str(error.value)
@@ -280,12 +288,17 @@ def test_audit_fails_where_a_stored_tensor_was_altered(saved: Path) -> None:
     tensors = load_file(saved / "tpo.safetensors")
     tensors["tokens.rows.output"][2, 5] += 1e-6
     save_file(tensors, saved / "tpo.safetensors")
+    with pytest.raises(TPOError, match=r"tpo\.safetensors: expected \d+ bytes, as manifest\.json says, got \d+") as error:
+        checkpoint.audit(saved)
+    assert not isinstance(error.value, UsageError), "the call was right"
+    seal(saved)
     with pytest.raises(TPOError, match=r"1 tensors reload as something else: tokens\.rows\.output"):
         checkpoint.audit(saved)
 
 
 def test_audit_needs_fingerprints(saved: Path) -> None:
     edited(saved, fingerprints="gone")
+    seal(saved)
     with pytest.raises(UsageError, match=r"fingerprints: expected an entry, got None\. Save the checkpoint again"):
         checkpoint.audit(saved)
 
@@ -312,8 +325,10 @@ def test_a_checkpoint_says_what_it_understands_and_one_that_does_not_understands
     config = json.loads((folder / "tpo.json").read_text())
     assert config.pop("prompts") == "box+stroke"
     (folder / "tpo.json").write_text(json.dumps(config))
+    seal(folder)
     with pytest.raises(TPOError, match=r"prompts\.stroke"):
         checkpoint.load(folder)
     weights = {name: value for name, value in load_file(folder / "tpo.safetensors").items() if not name.startswith("prompts.stroke")}
-    save_file(weights, folder / "tpo.safetensors", metadata={"format": "pt", "schema": "tpo_lab.checkpoint/1"})
+    save_file(weights, folder / "tpo.safetensors")
+    seal(folder)
     assert checkpoint.load(folder).prompts.understood == "box"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tpo_lab.probes import Trace, probe
     from tpo_lab.recipes import Recipe, recipe
     from tpo_lab.sample import Sample, read, validate, write
+    from tpo_lab.serving import ask_many
     from tpo_lab.tracking import track
     from tpo_lab.training import TrainingOptions, fit
 
@@ -29,6 +30,7 @@ _HOME = {
     "TPOModel": "model",
     "Trace": "probes",
     "TrainingOptions": "training",
+    "ask_many": "serving",
     "build": "api",
     "evaluate": "evaluation",
     "fit": "training",
@@ -50,6 +52,7 @@ __all__ = [
     "Trace",
     "TrainingOptions",
     "__version__",
+    "ask_many",
     "build",
     "evaluate",
     "fit",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tpo_lab.answer import Answer, Answerer
+from tpo_lab.batch import Row
 from tpo_lab.errors import UsageError
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.heads.sliding import Sliding
@@ -45,6 +46,38 @@ def ask(
         UsageError: for a file that cannot be read, an empty question or answer, a box or point outside the frame, or a clip without the
             features that a head which the model asked looks at.
     """
+    sample = question_sample(video, question, boxes=boxes, strokes=strokes, history=history, start_sec=start_sec, end_sec=end_sec)
+    sample = sample if features is None else sample.at(features)
+    row = Frames(model.backbone, features=model.feature_files, keep=False, on_corrupt=on_corrupt).row([sample])
+    require_inside(row.clip, boxes, strokes)
+    was_training = model.training
+    model.eval()
+    try:
+        tell = None if on_text is None else lambda index, piece: on_text(piece)
+        answer = Answerer(model, max_tokens=max_tokens, sliding=sliding).answer([row], on_text=tell)[0]
+    finally:
+        model.train(was_training)
+    require_features(model, row, answer)
+    return answer, row.clip
+
+
+def question_sample(
+    video: str | Path,
+    question: str,
+    *,
+    id: str = "question",
+    boxes: Sequence[Sequence[float]] = (),
+    strokes: Sequence[Sequence[Sequence[float]]] = (),
+    history: Sequence[tuple[str, str]] = (),
+    start_sec: float = 0.0,
+    end_sec: float | None = None,
+    fps: float | None = None,
+) -> Sample:
+    """A question as a sample that ends with the user; the arguments are those of `ask`.
+
+    Raises:
+        UsageError: a turn without text.
+    """
     text = question
     for said in (question, *(said for pair in history for said in pair)):
         if not said.strip():
@@ -56,30 +89,35 @@ def ask(
     # not validated: the frame's size is not known yet, and earlier answers name heads without a target
     pointed = [BoxPrompt.model_construct(xyxy=tuple(float(edge) for edge in box)) for box in boxes]
     prompts = (*pointed, *(ScribblePrompt.model_construct(xys=tuple((float(x), float(y)) for x, y in stroke)) for stroke in strokes))
-    media = Media.model_construct(path=_absolute(video), start_sec=start_sec, end_sec=end_sec)
-    sample = Sample.model_construct(id="question", media=media, conversation=(*turns, Turn(role="user", text=text)), prompts=prompts)
-    sample = sample if features is None else sample.at(features)
-    row = Frames(model.backbone, features=model.feature_files, keep=False, on_corrupt=on_corrupt).row([sample])
+    media = Media.model_construct(path=_absolute(video), start_sec=start_sec, end_sec=end_sec, fps=fps)
+    return Sample.model_construct(id=id, media=media, conversation=(*turns, Turn(role="user", text=text)), prompts=prompts)
+
+
+def require_inside(clip: ClipInfo, boxes: Sequence[Sequence[float]], strokes: Sequence[Sequence[Sequence[float]]]) -> None:
+    """Refuses boxes and strokes that do not lie in the frame, xyxy and xy in its pixels.
+
+    Raises:
+        UsageError: one that does not.
+    """
+    size = f"{clip.width} x {clip.height}"
     for box in boxes:
-        if len(box) != 4 or not (0 <= box[0] < box[2] <= row.clip.width and 0 <= box[1] < box[3] <= row.clip.height):
-            size = f"{row.clip.width} x {row.clip.height}"
+        if len(box) != 4 or not (0 <= box[0] < box[2] <= clip.width and 0 <= box[1] < box[3] <= clip.height):
             raise UsageError("box", expected=f"x0 < x1 and y0 < y1 inside the frame of {size} pixels", got=list(box))
     for stroke in strokes:
-        if not stroke or not all(0 <= x <= row.clip.width and 0 <= y <= row.clip.height for x, y in stroke):
-            size = f"{row.clip.width} x {row.clip.height}"
+        if not stroke or not all(0 <= x <= clip.width and 0 <= y <= clip.height for x, y in stroke):
             raise UsageError("stroke", expected=f"points x,y inside the frame of {size} pixels", got=[list(point) for point in stroke])
-    was_training = model.training
-    model.eval()
-    try:
-        tell = None if on_text is None else lambda index, piece: on_text(piece)
-        answer = Answerer(model, max_tokens=max_tokens, sliding=sliding).answer([row], on_text=tell)[0]
-    finally:
-        model.train(was_training)
+
+
+def require_features(model: TPOModel, row: Row, answer: Answer) -> None:
+    """Refuses an answer that asks a head which looks at features from files, where the clip has none.
+
+    Raises:
+        UsageError: names the file that is missing.
+    """
     for head in answer.routes:
         if head not in answer.structured:
             # there were no features when the row was made; this says which
-            model.feature_files[head].load(sample, row.clip.duration_sec)
-    return answer, row.clip
+            model.feature_files[head].load(row.samples[0], row.clip.duration_sec)
 
 
 def stream(model: TPOModel, video: str | Path, question: str, **options: Any) -> Iterator[str | Answer]:

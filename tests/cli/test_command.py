@@ -37,6 +37,8 @@ COMMANDS = {
     "checkpoint inspect",
     "checkpoint audit",
     "checkpoint pack",
+    "checkpoint merge",
+    "checkpoint convert",
     "pretrain nano",
     "pretrain tracker",
     "score",

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +232,137 @@ def test_what_is_pointed_at_is_drawn(call, trained: Path, clip: Path, tmp_path: 
     before, after = (np.asarray(Image.open(folder / "frames.png").convert("RGB")).astype(int) for folder in (plain, pointed))
     changed = (before != after).any(2) if before.shape == after.shape else None
     assert changed is not None and 20 < changed.sum() < changed.size / 4
+
+
+@pytest.fixture(scope="module")
+def questions(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six questions about a clip beside the file, one of which cannot be answered."""
+    folder = tmp_path_factory.mktemp("questions")
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    lines = [
+        {"id": "where", "video": "clip.mp4", "question": "Where is it?"},
+        {"id": "box", "video": "clip.mp4", "question": "What is <prompt:0>?", "boxes": [[1, 2, 30, 40]]},
+        {"id": "gone", "video": "gone.mp4", "question": "What?"},
+        {"id": "part", "video": "clip.mp4", "question": "When?", "start_sec": 0.5, "end_sec": 1.5},
+        {"id": "point", "video": "clip.mp4", "question": "Where does it go?", "points": [[5, 6]]},
+        {"id": "line", "video": "clip.mp4", "question": "What is it?", "scribbles": [[[5, 6], [9, 9]]]},
+    ]
+    (folder / "asked.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "asked.jsonl"
+
+
+def answers_of(path: Path) -> dict[str, dict]:
+    return {found["id"]: found for found in map(json.loads, path.read_text().splitlines())}
+
+
+def test_batch_gives_the_documents_of_single_questions(call, trained: Path, questions: Path, tmp_path: Path):
+    done = call("predict", trained, "--batch", questions, "--out", tmp_path / "new", "--batch-size", 4, "--json")
+    assert done.status == 1, "one question failed"
+    found = done.document
+    assert (found["total"], found["answered"], found["failed"], found["found"], found["new"]) == (6, 5, 1, 0, 6)
+    assert found["answers"] == str(tmp_path / "new" / "answers.jsonl") and found["questions_per_sec"] > 0
+    answers = answers_of(tmp_path / "new" / "answers.jsonl")
+    clip = questions.parent / "clip.mp4"
+    single = {
+        "where": ("Where is it?",),
+        "box": ("What is <prompt:0>?", "--box", "1,2,30,40"),
+        "part": ("When?", "--start", 0.5, "--end", 1.5),
+        "point": ("Where does it go?", "--point", "5,6"),
+        "line": ("What is it?", "--scribble", "5,6,9,9"),
+    }
+    for name, words in single.items():
+        expected = call("predict", trained, clip, *words, "--json").document
+        assert answers[name].keys() - {"line", "id"} == expected.keys()
+        assert (answers[name]["text"], answers[name]["task"]) == (expected["text"], expected["task"])
+        for field in ("boxes_xyxy", "windows_sec", "saliency"):
+            assert np.allclose(answers[name][field], expected[field], atol=1e-4), (name, field)
+        assert answers[name]["duration_sec"] == expected["duration_sec"]
+    assert "gone.mp4" in answers["gone"]["error"]
+
+
+def test_batch_says_how_far_it_is_and_what_came_of_it(call, trained: Path, questions: Path, tmp_path: Path):
+    done = call("predict", trained, "--batch", questions, "--out", tmp_path / "a.jsonl")
+    assert "questions: 6/6" in done.err and "/s, 0 s left" in done.err
+    assert 'questions 6 answered 5 failed 1 (their lines have an "error") found from earlier calls 0' in done.words
+    again = call("predict", trained, "--batch", questions, "--out", tmp_path / "a.jsonl", "--max-failed", 1)
+    assert again.status == 0 and "found from earlier calls 6" in again.words and "questions:" not in again.err
+
+
+def test_batch_beside_its_questions(call, trained: Path, questions: Path, tmp_path: Path):
+    for name in ("asked.jsonl", "clip.mp4"):
+        (tmp_path / name).write_bytes((questions.parent / name).read_bytes())
+    call("predict", trained, "--batch", tmp_path / "asked.jsonl")
+    assert len(answers_of(tmp_path / "asked.answers.jsonl")) == 6
+
+
+def test_samples_of_a_data_set_are_asked(call, trained: Path, data: Path, tmp_path: Path):
+    from tpo_lab.sample import read, write
+
+    write(tmp_path / "few.jsonl", read(data)[:5])
+    done = call("predict", trained, "--batch", tmp_path / "few.jsonl", "--out", tmp_path, "--json")
+    assert (done.status, done.document["answered"]) == (0, 5)
+    assert set(answers_of(tmp_path / "answers.jsonl")) == {sample.id for sample in read(data)[:5]}
+
+
+def test_answers_of_another_model_are_refused_unless_told(call, trained: Path, questions: Path, tmp_path: Path):
+    call("predict", "nano-tpo", "--batch", questions, "--out", tmp_path)
+    refused = call("predict", trained, "--batch", questions, "--out", tmp_path)
+    assert refused.status == 2 and "got 'another model'" in refused.err and "--resume-anyway" in refused.err
+    assert call("predict", trained, "--batch", questions, "--out", tmp_path, "--resume-anyway", "--max-failed", 1).status == 0
+
+
+def test_batch_with_too_many_failures_stops(call, trained: Path, questions: Path, tmp_path: Path):
+    done = call("predict", trained, "--batch", questions, "--out", tmp_path, "--max-failed", 0, "--batch-size", 2)
+    assert done.status == 1 and "More than 0 of the questions failed" in done.err
+    assert len(answers_of(tmp_path / "answers.jsonl")) < 6
+    done = call("predict", trained, "--batch", questions, "--out", tmp_path, "--retry-failed", "--json")
+    assert done.status == 1 and done.document["total"] == done.document["answered"] + done.document["failed"] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{clip}", "--batch", "{questions}"], "VIDEO: expected none with --batch, where each line has its own"),
+        (["--batch", "{questions}", "--box", "1,2,3,4"], "--box: expected none with --batch"),
+        (["--batch", "{questions}", "--point", "1,2"], "--point: expected none with --batch"),
+        (["--batch", "{questions}", "--scribble", "1,2,3,4"], "--scribble: expected none with --batch"),
+        (["--batch", "{questions}", "--start", "0"], "--start: expected none with --batch"),
+        (["--batch", "{questions}", "--end", "2"], "--end: expected none with --batch"),
+        (["--batch", "{questions}", "--out", "{questions}"], "--out: expected another file than that of the questions"),
+        (["--batch", "absent.jsonl"], "--batch: expected a JSONL file of questions, got 'absent.jsonl'"),
+        (["--batch", "{questions}", "--batch-size", "0"], "--batch-size"),
+        (["--batch", "{questions}", "--window", "0"], "--window: expected 1 frame or more, got 0"),
+        (["{clip}", "Where?", "--batch-size", "2"], "--batch-size: expected none without --batch"),
+        (["{clip}", "Where?", "--retry-failed"], "--retry-failed: expected none without --batch"),
+        (["{clip}", "Where?", "--resume-anyway"], "--resume-anyway: expected none without --batch"),
+        (["{clip}", "Where?", "--max-failed", "0"], "--max-failed: expected none without --batch"),
+        (["{clip}"], "QUESTION: expected a video and a question, or --batch FILE.jsonl"),
+        ([], "VIDEO: expected a video and a question, or --batch FILE.jsonl"),
+    ],
+)
+def test_options_that_do_not_fit_each_other_are_a_sentence(
+    call, trained: Path, clip: Path, questions: Path, words: list[str], message: str
+):
+    done = call("predict", trained, *(word.format(clip=clip, questions=questions) for word in words))
+    assert done.status == 2 and message in done.err, done.err
+
+
+def test_interrupted_batch_says_how_to_go_on(call, clip: Path, tmp_path: Path):
+    lines = [json.dumps({"id": str(place), "video": str(clip), "question": f"What is {place}?"}) for place in range(400)]
+    (tmp_path / "q.jsonl").write_text("\n".join(lines) + "\n")
+    words = [sys.executable, "-m", "tpo_lab", "predict", "nano-tpo", "--batch", "q.jsonl", "--out", "a.jsonl", "--batch-size", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not ((tmp_path / "a.jsonl").exists() and (tmp_path / "a.jsonl").stat().st_size):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    finally:
+        process.kill()
+    count = len(answers_of(tmp_path / "a.jsonl"))
+    assert process.returncode == 130 and 0 < count < 400
+    assert f"Interrupted. {count} of 400 lines are in a.jsonl; the same call goes on from there." in err and "Traceback" not in err
+    (tmp_path / "q.jsonl").write_text("\n".join(lines[: count + 3]) + "\n")
+    refused = call("predict", "nano-tpo", "--batch", tmp_path / "q.jsonl", "--out", tmp_path / "a.jsonl")
+    assert refused.status == 2 and "got 'other questions'" in refused.err

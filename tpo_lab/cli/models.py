@@ -25,7 +25,7 @@ _FOLLOWERS = (
 
 
 def checkpoint_folder(name: str) -> Path:
-    """The folder of a checkpoint: itself, that of a run folder, or the shipped one.
+    """The folder of a checkpoint: itself, the shipped one, or that of a run folder: of the trained model, or the latest of a stopped run.
 
     Raises:
         UsageError: there is none of that name.
@@ -37,7 +37,11 @@ def checkpoint_folder(name: str) -> Path:
     folder = Path(name)
     if not folder.is_dir():
         raise unknown_name("checkpoint", name, [UNTRAINED, SHIPPED, "a folder that `tpo-lab train` wrote"])
-    return folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
+    from tpo_lab.checkpoints.atomic import located
+    from tpo_lab.checkpoints.kept import TRAINED, latest
+
+    trained = folder / TRAINED
+    return trained if located(trained).is_dir() else latest(folder) or folder
 
 
 def open_model(name: str) -> TPOModel:

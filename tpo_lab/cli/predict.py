@@ -1,26 +1,32 @@
-"""`tpo-lab predict`: one question about one video or image, answered as JSON and as pictures."""
+"""`tpo-lab predict`: a question about a video or image, answered as JSON and as pictures; or a file of questions, answered as JSONL."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tpo_lab.cli.command import Result, command
-from tpo_lab.cli.screen import table
+from tpo_lab.cli.command import Result, Stopped, command
+from tpo_lab.cli.screen import Bars, table
 from tpo_lab.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from tpo_lab.heads.sliding import Sliding
 
 EXAMPLE = """
 tpo-lab predict runs/demo/40_joint_training/run/3b clip.mp4 "When does the red ball stop?" --out answer
 tpo-lab predict runs/qvhighlights film.mp4 "When do they dance?" --features features --window 75
 tpo-lab predict runs/first clip.mp4 "Where does this go?" --box 12,30,96,120 --json
 tpo-lab predict runs/first clip.mp4 "Track <prompt:0> in the video." --point 40,60 --out answer
+tpo-lab predict runs/first --batch questions.jsonl --out answers.jsonl --batch-size 16
 """
+_BATCH_SIZE = 8
 
 group = typer.Typer()
 
@@ -30,13 +36,17 @@ def predict(
     checkpoint: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint or run folder, nano-tpo, or nano (untrained heads).")
     ],
-    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video, an image, a folder of images or a pattern of them.")],
+    video: Annotated[
+        Path | None, typer.Argument(metavar="VIDEO", help="A video, an image, a folder of images or a pattern of them.", show_default=False)
+    ] = None,
     question: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="QUESTION", help="What to ask; may say <prompt:0> where it means the first of the boxes, points and scribbles."
+            metavar="QUESTION",
+            help="What to ask; may say <prompt:0> where it means the first of the boxes, points and scribbles.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     box: Annotated[
         list[str], typer.Option(metavar="X0,Y0,X1,Y1", help="Point at this box, in pixels of the first frame; repeatable.")
     ] = [],
@@ -48,15 +58,54 @@ def predict(
     window: Annotated[
         int | None, typer.Option(metavar="N", help="Read clips of more than N frames in windows of N; N as in the training of the head.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write answer.json, frames.png and timeline.png there.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE",
+            help="Write answer.json, frames.png and timeline.png there; with --batch: answers.jsonl, or this .jsonl file.",
+        ),
+    ] = None,
     on_corrupt: Annotated[str, typer.Option(metavar="raise|drop|warn", help="What to do with damaged frames.")] = "raise",
-    start: Annotated[float, typer.Option(metavar="SEC", help="Where the clip begins in the video.")] = 0.0,
+    start: Annotated[float | None, typer.Option(metavar="SEC", help="Where the clip begins in the video; at 0 by default.")] = None,
     end: Annotated[float | None, typer.Option(metavar="SEC", help="Where it ends; its end by default.")] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help='Ask every line: {"id", "video", "question"} with "boxes", "points", "scribbles", "history", "start_sec", "end_sec" as '
+            "needed; or samples of a converted data set. Relative videos lie beside the file. The same call goes on where it was stopped.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help=f"With --batch: questions answered at once. Default: {_BATCH_SIZE}.")
+    ] = None,
+    max_failed: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="With --batch: up to N failed questions are no failure; stop when there are more."),
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="With --batch: ask again what failed in an earlier call.")] = False,
+    resume_anyway: Annotated[
+        bool,
+        typer.Option("--resume-anyway", help="With --batch: go on though model, questions or settings changed."),
+    ] = False,
 ) -> Result:
-    """Answer a question about a video.
+    """Answer a question about a video, or with --batch many questions about many.
 
     Times in the answer count from the start of the clip, boxes are pixels of its frames.
     """
+    if window is not None and window < 1:
+        raise UsageError("--window", expected="1 frame or more", got=window)
+    if batch is not None:
+        single = {"VIDEO": video, "--box": box, "--point": point, "--scribble": scribble, "--start": start, "--end": end}
+        _refuse(single, "none with --batch, where each line has its own")
+        options = {"features": features, "on_corrupt": on_corrupt, "sliding": _sliding(window), "max_failed": max_failed}
+        options |= {"batch_size": batch_size or _BATCH_SIZE, "retry_failed": retry_failed, "resume_anyway": resume_anyway}
+        return _many(checkpoint, batch, _answers_file(batch, out), options)
+    several = {"--batch-size": batch_size, "--max-failed": max_failed, "--retry-failed": retry_failed, "--resume-anyway": resume_anyway}
+    _refuse(several, "none without --batch")
+    if video is None or question is None:
+        missing = "VIDEO" if video is None else "QUESTION"
+        raise UsageError(missing, expected="a video and a question, or --batch FILE.jsonl", got=None)
     boxes = [parse_box(text) for text in box]
     strokes = [parse_points("--point", text, 1, 1) for text in point]
     strokes += [parse_points("--scribble", text, 2) for text in scribble]
@@ -64,14 +113,10 @@ def predict(
         raise UsageError("question", expected="some words", got=question)
     from tpo_lab.asking import ask
     from tpo_lab.cli.models import open_model
-    from tpo_lab.heads.sliding import Sliding
 
-    model = open_model(checkpoint)
-    if window is not None and window < 1:
-        raise UsageError("--window", expected="1 frame or more", got=window)
-    sliding = None if window is None else Sliding(frames=window, overlap=window // 2)
+    start = start or 0.0
     answer, clip = ask(
-        model,
+        open_model(checkpoint),
         video,
         question,
         boxes=boxes,
@@ -80,7 +125,7 @@ def predict(
         end_sec=end,
         features=features,
         on_corrupt=on_corrupt,
-        sliding=sliding,
+        sliding=_sliding(window),
     )
     asked = {"video": str(video), "question": question, "start_sec": start, "duration_sec": clip.duration_sec}
     document: dict[str, Any] = {**answer.to_dict(), **asked}
@@ -93,6 +138,95 @@ def predict(
             document, out, shown_sec, prompts=boxes, strokes=strokes, num_frames=count, on_corrupt=on_corrupt
         )
     return Result(document, _view(document))
+
+
+def _refuse(given: Mapping[str, Any], expected: str) -> None:
+    """Options that mean nothing in this call."""
+    for name, value in given.items():
+        if value is not None and value is not False and value != []:
+            raise UsageError(name, expected=expected, got=str(value) if isinstance(value, Path) else value)
+
+
+def _sliding(window: int | None) -> Sliding | None:
+    if window is None:
+        return None
+    from tpo_lab.heads.sliding import Sliding
+
+    return Sliding(frames=window, overlap=window // 2)
+
+
+def _answers_file(questions: Path, out: Path | None) -> Path:
+    """A .jsonl file is meant as it is, all else is a folder; beside the questions where nothing is said."""
+    if out is None:
+        return questions.with_name(f"{questions.stem}.answers.jsonl")
+    return out if out.suffix == ".jsonl" and not out.is_dir() else out / "answers.jsonl"
+
+
+def _many(checkpoint: str, questions: Path, answers: Path, options: Mapping[str, Any]) -> Result:
+    """Answers a file of questions, and says how many came of it."""
+    if not questions.is_file():
+        raise UsageError("--batch", expected="a JSONL file of questions", got=str(questions))
+    if answers.resolve() == questions.resolve():
+        raise UsageError("--out", expected="another file than that of the questions", got=str(answers))
+    from tpo_lab.cli.models import open_model
+    from tpo_lab.serving import answer_file
+
+    model = open_model(checkpoint)
+    began = time.monotonic()
+    try:
+        with Bars() as bars:
+            pace = _Pace(bars)
+            found = answer_file(model, questions, answers, listener=pace, **options)
+    except KeyboardInterrupt:
+        raise Stopped(f"Interrupted. {pace.done} of {pace.total} lines are in {answers}; the same call goes on from there.") from None
+    seconds = time.monotonic() - began
+    new = found.answered + found.failed - found.found
+    document = {
+        "checkpoint": checkpoint,
+        "questions": str(questions),
+        "answers": str(answers),
+        "total": found.total,
+        "answered": found.answered,
+        "failed": found.failed,
+        "found": found.found,
+        "new": new,
+        "seconds": round(seconds, 3),
+        "questions_per_sec": round(new / seconds, 3) if seconds else None,
+    }
+    return Result(document, _counted(document), int(found.failed > (options["max_failed"] or 0)))
+
+
+class _Pace:
+    """Says how far the questions have come, how fast, and how long the rest will take."""
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars, self.done, self.total = bars, 0, 0
+        self._began = time.monotonic()
+
+    def __call__(self, done: int, before: int, total: int) -> None:
+        self.done, self.total = done, total
+        rate = (done - before) / max(time.monotonic() - self._began, 1e-3)
+        left = (total - done) / rate
+        self.bars.move("questions", done, total, f"{rate:.3g}/s, {_duration(left)} left")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _counted(document: Mapping[str, Any]) -> Table:
+    rows = [
+        ("questions", f"{document['total']:,}"),
+        ("answered", f"{document['answered']:,}"),
+        ("failed", f"{document['failed']:,}" + (' (their lines have an "error")' if document["failed"] else "")),
+        ("found from earlier calls", f"{document['found']:,}"),
+        ("answers", document["answers"]),
+    ]
+    return table(("", ""), rows)
 
 
 def _seen(document: dict[str, Any], boxes: list[list[float] | None]) -> str:
