@@ -148,10 +148,10 @@ def test_tasks_with_equally_many_rows_are_visited_in_orders_of_their_own() -> No
 
 
 @given(plans(), st.integers(0, 30))
-def test_ranks_share_the_batch_equally(plan: BatchPlan, step: int) -> None:
-    for world in (n for n in range(1, plan.batch_size + 1) if plan.batch_size % n == 0):
+def test_ranks_share_the_batch_as_equally_as_it_can_be_cut(plan: BatchPlan, step: int) -> None:
+    for world in range(1, plan.batch_size + 3):
         slices = [plan.rank_slice(step, rank, world) for rank in range(world)]
-        assert {len(part) for part in slices} == {plan.batch_size // world}
+        assert {len(part) for part in slices} <= {plan.batch_size // world, -(-plan.batch_size // world)}
         assert [visit for part in slices for visit in part] == plan.batch(step)
 
 
@@ -202,10 +202,10 @@ def test_plan_refuses_what_cannot_make_batches(changes: dict[str, object], messa
         BatchPlan(**{**good, **changes})  # type: ignore[arg-type]
 
 
-def test_plan_refuses_unequal_shares_unknown_ranks_and_negative_steps() -> None:
+def test_plan_refuses_no_processes_unknown_ranks_and_negative_steps() -> None:
     plan = BatchPlan({"region": 3}, {"region": 1}, 6)
-    with pytest.raises(UsageError, match=r"world: .*divides the batch of 6, got 4"):
-        plan.rank_slice(0, 0, 4)
+    with pytest.raises(UsageError, match=r"world: expected at least 1 process, got 0"):
+        plan.rank_slice(0, 0, 0)
     with pytest.raises(UsageError, match="rank: expected 0 to 1, got 2"):
         plan.rank_slice(0, 2, 2)
     with pytest.raises(UsageError, match="step: expected 0 or more, got -1"):

@@ -146,17 +146,17 @@ class BatchPlan:
         return [self._visit(task, earlier * self.batch_size + offset) for offset in range(self.batch_size)]
 
     def rank_slice(self, step: int, rank: int, world: int) -> list[Visit]:
-        """The neighbouring rows of `batch(step)` that process `rank` of `world` computes; equally many for each.
+        """The neighbouring rows of `batch(step)` that process `rank` of `world` computes: for each as many as for others, or one more.
 
         Raises:
-            UsageError: the batch cannot be shared equally, or there is no such rank.
+            UsageError: there is no such rank.
         """
-        if world < 1 or self.batch_size % world:
-            raise UsageError("world", expected=f"a number of processes that divides the batch of {self.batch_size}", got=world)
+        if world < 1:
+            raise UsageError("world", expected="at least 1 process", got=world)
         if not 0 <= rank < world:
             raise UsageError("rank", expected=f"0 to {world - 1}", got=rank)
-        share = self.batch_size // world
-        return self.batch(step)[rank * share : (rank + 1) * share]
+        first, last = (self.batch_size * place // world for place in (rank, rank + 1))
+        return self.batch(step)[first:last]
 
     def _visit(self, task: str, number: int) -> Visit:
         """The row at one place of a task's endless chain."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tpo_lab.errors import TPOError
+
+SAME_SEC = 1.0
+"""Signals this close after the first are no second wish."""
 
 
 class Interrupted(TPOError):
@@ -16,7 +20,9 @@ class Interrupted(TPOError):
 
 @contextmanager
 def stop_on_interrupt(*others: signal.Signals) -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C, or other such signal, into a flag that the loop looks at after each step; a second one interrupts at once.
+    """Turns the first Ctrl-C, or other such signal, into a flag that the loop looks at after each step; a later one interrupts at once.
+
+    One that comes within a second is the same one: a terminal sends it to every process of a job, and so does what started them.
 
     Args:
         others: signals that stop the loop as Ctrl-C does.
@@ -26,8 +32,11 @@ def stop_on_interrupt(*others: signal.Signals) -> Iterator[threading.Event]:
         yield stopped
         return
 
+    first: list[float] = []
+
     def stop(number: int, frame: object) -> None:
-        if stopped.is_set():
+        first.append(time.monotonic())
+        if first[-1] - first[0] > SAME_SEC:
             raise KeyboardInterrupt
         stopped.set()
 

@@ -1,33 +1,27 @@
-"""From a sample's media to what a model sees: frames by the video reader, `world://` references by rendering, features from files."""
+"""Rows of samples with the frames of their clips: what was loaded is kept, and what another process loads is waited for.
+
+How one clip is loaded is `tpo_lab.clips`'s.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from tpo_lab.batch import Row
-from tpo_lab.datasets.world.scene import WORLD
+from tpo_lab.clips import ClipLoader, LoadedClip, media_key
 from tpo_lab.errors import UsageError
+from tpo_lab.frame_files import FrameFiles
 from tpo_lab.heads.base import ClipInfo
 from tpo_lab.precomputed import ClipFeatures, FeatureFiles
-from tpo_lab.sample import Media, Sample, heads_asked
+from tpo_lab.sample import Sample, heads_asked
 
 if TYPE_CHECKING:
     from tpo_lab.backbones.base import Backbone
 
-
-def media_key(sample: Sample) -> str:
-    """Names a sample's clip: samples with equal keys may share one row."""
-    media = sample.media
-    path = str(sample.media_path) if media.is_file else media.path
-    return f"{path}|{media.start_sec}|{media.end_sec}" + (f"|{media.fps}" if media.fps else "")
+__all__ = ["Frames", "media_key"]
 
 
 class Frames:
@@ -40,6 +34,7 @@ class Frames:
         keep: whether to keep what was loaded in memory (frames as uint8, resized: 100 kB for eight of 64 pixels, 7 MB for 16 of 384).
         limit_bytes: how much to keep; clips that come later are loaded each time.
         on_corrupt: what the video reader does with damaged files.
+        files: a folder of decoded frames that other processes and later runs share; None has none.
     """
 
     def __init__(
@@ -50,67 +45,88 @@ class Frames:
         keep: bool = True,
         limit_bytes: int = 2 << 30,
         on_corrupt: str = "raise",
+        files: FrameFiles | None = None,
     ) -> None:
-        self.backbone, self.features, self.on_corrupt = backbone, features or {}, on_corrupt
-        self._kept: dict[str, tuple[Tensor, ClipInfo, str]] = {}
+        self.loader = ClipLoader(backbone, features=features, on_corrupt=on_corrupt, files=files)
+        self._kept: dict[str, LoadedClip] = {}
         self._kept_features: dict[tuple[str, Path | None, str], ClipFeatures] = {}
+        self._awaited: set[str] = set()
         self._free = limit_bytes if keep else 0
 
-    def row(self, samples: Iterable[Sample]) -> Row:
+    def row(self, samples: Iterable[Sample], loaded: LoadedClip | None = None, features: Mapping[str, ClipFeatures] | None = None) -> Row:
         """One row of samples about the same clip.
 
+        Args:
+            loaded: the clip, where another process has loaded it.
+            features: of it, by head, where another process has loaded them.
+
         Raises:
-            UsageError: for samples about different clips, or media or features that cannot be read.
+            UsageError: for samples about different clips.
+            UnreadableClip: media or features cannot be read.
         """
         group = tuple(samples)
         keys = {media_key(sample) for sample in group}
         if len(keys) != 1:
             raise UsageError("samples", expected="samples about one clip", got=sorted(keys))
-        key = keys.pop()
-        frames, clip, stamp = self._kept.get(key) or (*self._load(group[0]), _stamp(group[0]))
-        if key not in self._kept and frames.nbytes <= self._free:
-            self._free -= frames.nbytes
-            self._kept[key] = (frames, clip, stamp)
-        features = {head: self._features(head, group[0], clip) for head, files in self.features.items() if _wanted(head, files, group)}
-        return Row(frames, clip, group, f"{key}|{stamp}|{self.backbone.num_frames}|{self.backbone.image_size}", features)
+        found = self._clip(keys.pop(), group[0], loaded)
+        given = features or {}
+        wanted = {head: self._features(head, group[0], found.clip, given.get(head)) for head in self.heads_of(group)}
+        return Row(found.frames, found.clip, group, self.loader.key(group[0], found.stamp), wanted)
 
-    def _features(self, head: str, sample: Sample, clip: ClipInfo) -> ClipFeatures:
+    def heads_of(self, group: Iterable[Sample]) -> list[str]:
+        """The heads for which a row of these samples needs features from files."""
+        group = tuple(group)
+        return [head for head, files in self.loader.features.items() if _wanted(head, files, group)]
+
+    def has_features(self, head: str, sample: Sample) -> bool:
+        """Whether they are kept."""
+        return (media_key(sample), sample.root, head) in self._kept_features
+
+    def await_clip(self, sample: Sample) -> bool:
+        """Whether another process should load a sample's clip now: it is neither kept nor awaited as one that will be kept.
+
+        A clip for which there is room counts as awaited from then on, until a row of it is made or `give_up` is called.
+        """
+        key = media_key(sample)
+        if key in self._kept or key in self._awaited:
+            return False
+        if self.loader.clip_bytes <= self._free:
+            self._free -= self.loader.clip_bytes
+            self._awaited.add(key)
+        return True
+
+    def give_up(self, sample: Sample) -> None:
+        """No longer await a sample's clip."""
+        key = media_key(sample)
+        if key in self._awaited:
+            self._awaited.discard(key)
+            self._free += self.loader.clip_bytes
+
+    def give_up_all(self) -> None:
+        """No longer await anything."""
+        self._free += self.loader.clip_bytes * len(self._awaited)
+        self._awaited.clear()
+
+    def _clip(self, key: str, sample: Sample, loaded: LoadedClip | None) -> LoadedClip:
+        if key in self._kept:
+            return self._kept[key]
+        found = loaded or self.loader.clip(sample)
+        self.give_up(sample)
+        if found.frames.nbytes <= self._free:
+            # what another process has sent is a part of a piece of shared memory
+            found = found if loaded is None else replace(found, frames=found.frames.clone())
+            self._free -= found.frames.nbytes
+            self._kept[key] = found
+        return found
+
+    def _features(self, head: str, sample: Sample, clip: ClipInfo, given: ClipFeatures | None) -> ClipFeatures:
         # equal media may be read from two files of samples, each with feature folders beside it
         key = (media_key(sample), sample.root, head)
-        found = self._kept_features.get(key) or self.features[head].load(sample, clip.duration_sec)
+        found = self._kept_features.get(key) or given or self.loader.features_of(head, sample, clip.duration_sec)
         if key not in self._kept_features and found.values.nbytes <= self._free:
             self._free -= found.values.nbytes
             self._kept_features[key] = found
         return found
-
-    def _load(self, sample: Sample) -> tuple[Tensor, ClipInfo]:
-        if sample.media.path.startswith(WORLD):
-            pixels, times, duration = _rendered(sample.media, self.backbone.num_frames)
-            height, width = pixels.shape[1:3]
-        else:
-            from tpo_lab.video import read_clip
-
-            found = read_clip(
-                sample.media_path,
-                num_frames=self.backbone.num_frames,
-                start_sec=sample.media.start_sec,
-                end_sec=sample.media.end_sec,
-                on_corrupt=self.on_corrupt,
-                fps=sample.media.fps or 1.0,
-            )
-            pixels, duration, width, height = found.frames, found.end_sec - found.start_sec, found.width, found.height
-            # annotated seconds count from the start of the clip, pts from the start of the file
-            times = tuple(float(time) - found.start_sec for time in found.times_sec)
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-        return self.backbone.resize(tensor), ClipInfo(width, height, duration, times)
-
-
-def _stamp(sample: Sample) -> str:
-    """Tells two states of a clip's file apart; "" for a pattern of files and for what is no file."""
-    if not sample.media.is_file or not sample.media_path.is_file():
-        return ""
-    found = sample.media_path.stat()
-    return f"{found.st_size}.{found.st_mtime_ns}"
 
 
 def _wanted(head: str, files: FeatureFiles, group: Iterable[Sample]) -> bool:
@@ -122,18 +138,3 @@ def _wanted(head: str, files: FeatureFiles, group: Iterable[Sample]) -> bool:
         elif any(head in heads_asked(turn.text) for turn in sample.conversation if turn.role == "assistant"):
             return True
     return False
-
-
-def _rendered(media: Media, count: int) -> tuple[NDArray[np.uint8], tuple[float, ...], float]:
-    """What `read_clip` would give for the same scene written as a file: pixels, seconds from the start of the clip, its duration."""
-    from tpo_lab.datasets.world.render import render
-    from tpo_lab.datasets.world.scene import FRAME_COUNT, FRAME_RATE, scene_at
-    from tpo_lab.video.sampling import displayed_frames, segment_centres
-
-    scene = scene_at(media.path)
-    start, end = media.start_sec, min(media.end_sec or math.inf, FRAME_COUNT / FRAME_RATE)
-    if start >= end:
-        raise UsageError("media.start_sec", expected=f"a time before the end of {media.path} at {end:g} s", got=start)
-    times = np.arange(FRAME_COUNT) / FRAME_RATE
-    chosen = displayed_frames(times, segment_centres(start, end, count))
-    return render(scene, chosen.tolist()), tuple((times[chosen] - start).tolist()), end - start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,11 +20,13 @@ class LossReport:
         total: the scalar to call backward on.
         terms: mean of each term before its weight: "mlm", "assign", "region/l1", ...
         weights: what each term was multiplied with; total = sum of terms x weights.
+        counts: how many values each term is the mean of.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     weights: dict[str, float]
+    counts: dict[str, int] = field(default_factory=dict)
 
     def per_head(self) -> dict[str, Tensor]:
         """Weighted sums that carry gradient, by owner: "mlm", "assign", "region", ..."""
@@ -70,13 +72,14 @@ def combine(
     """
     means: dict[str, Tensor] = {}
     factors: dict[str, float] = {}
+    counts: dict[str, int] = {}
     for owner, values in terms.items():
         for term, value in values.items():
             name = owner if term == owner else f"{owner}/{term}"
-            means[name] = reduce_mean(value)
+            means[name], counts[name] = reduce_mean(value), value.numel()
             factors[name] = float(owner_weights.get(owner, 1.0)) * float(weights.get(owner, {}).get(term, 1.0))
     total = sum((factors[name] * value for name, value in means.items()), torch.zeros((), device=_device(means)))
-    return LossReport(total, means, factors)
+    return LossReport(total, means, factors, counts)
 
 
 def _device(means: Mapping[str, Tensor]) -> torch.device | None:

@@ -19,7 +19,7 @@ from tpo_lab.errors import UsageError
 
 METRICS = "metrics.jsonl"
 PROBES = "probes.jsonl"
-_NO_LOSSES = frozenset({"stage", "step", "seconds", "lr", "rows", "memory_mib", "cuda_mib", "gradient", "not_finite"})
+_NO_LOSSES = frozenset({"stage", "step", "seconds", "lr", "rows", "dropped", "memory_mib", "cuda_mib", "gradient", "not_finite"})
 
 
 def commit() -> str | None:

@@ -102,8 +102,10 @@ class TokenTable(nn.Module):
         self.ids = ids
         table: Tensor = embedding.weight.detach().float()  # type: ignore[operator]
         count, width = len(ids.all), table.shape[1]
-        std = float(table.std()) if task_std is None else task_std
-        self.task = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * std) for name in ids.slot})
+        if task_std is None:
+            # an outline of a model, on torch's meta device, has no numbers
+            task_std = 1.0 if table.is_meta else float(table.std())
+        self.task = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * task_std) for name in ids.slot})
         self.rows = nn.ParameterDict(
             {
                 "input": nn.Parameter(table.mean(0, keepdim=True).repeat(count, 1)),

@@ -11,7 +11,7 @@ import torch
 from tpo_lab.backbones.base import Backbone, ChatFormat, Inputs, VideoFeatures
 from tpo_lab.errors import UsageError
 
-__all__ = ["FAMILIES", "Backbone", "ChatFormat", "Inputs", "VideoFeatures", "family_of", "load_backbone", "shipped"]
+__all__ = ["FAMILIES", "Backbone", "ChatFormat", "Inputs", "VideoFeatures", "family_of", "load_backbone", "outline_of", "shipped"]
 
 FAMILIES = {
     "llava_onevision": "LLaVA-OneVision",
@@ -69,6 +69,20 @@ def _loaded(name: str, num_frames: int | None, dtype: torch.dtype | None, image_
     size = {"image_size": image_size} if family in ANY_SIZE else {}
     found: Backbone = import_module(f"tpo_lab.backbones.{family}").load(name, num_frames=num_frames or NUM_FRAMES, dtype=dtype, **size)
     return found
+
+
+def outline_of(name: str, num_frames: int | None = None, image_size: int | None = None) -> Backbone:
+    """A backbone whose weights have shapes alone, on torch's meta device: configuration and tokenizer are read, no weights.
+
+    A nano backbone is loaded as it is.
+
+    Raises:
+        UsageError: as `load_backbone`.
+    """
+    if name == "nano" or (Path(name) / "nano.json").exists():
+        return load_backbone(name, num_frames=num_frames, image_size=image_size)
+    with torch.device("meta"):
+        return load_backbone(name, num_frames=num_frames, image_size=image_size)
 
 
 def family_of(name: str) -> str:

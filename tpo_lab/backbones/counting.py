@@ -1,12 +1,15 @@
-"""What the configuration of a LLaVA-OneVision says before any weight is loaded: how many parameters, how many tokens a clip takes."""
+"""What a configuration says before any weight is loaded: how many parameters, how many tokens a clip of a LLaVA-OneVision takes."""
 
 from __future__ import annotations
 
 from collections import Counter
+from importlib import import_module
 from typing import Any
 
 import torch
 
+from tpo_lab.backbones import FAMILIES
+from tpo_lab.backbones.transformers_backbone import TransformersBackbone
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.stages import Lora
 
@@ -43,25 +46,40 @@ def tokens_per_clip(config: Any, frames: int) -> int:
 
 
 def parameter_counts(config: Any) -> dict[str, int]:
-    """Parameters of "vision", "connector" and "llm", counted on a model without memory; takes seconds at any size."""
-    from transformers import LlavaOnevisionForConditionalGeneration
+    """Parameters of "vision", "connector" and "llm", counted on a model without memory; takes seconds at any size.
 
+    Args:
+        config: of one of `tpo_lab.backbones.FAMILIES`.
+    """
+    prefixes = _adapter(config.model_type).prefixes
     with torch.device("meta"):
-        model: Any = LlavaOnevisionForConditionalGeneration(config)
+        model: Any = _model_class(config)(config)
     counts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
-        counts[_part(name)] += parameter.numel()
+        counts[next(part for part, begin in prefixes.items() if name.startswith(begin))] += parameter.numel()
     return {part: counts[part] for part in ("vision", "connector", "llm")}
 
 
-def _part(name: str) -> str:
-    if name.startswith("model.vision_tower."):
-        return "vision"
-    return "connector" if name.startswith(("model.multi_modal_projector.", "model.image_newline")) else "llm"
+def _adapter(family: str) -> type[TransformersBackbone]:
+    if family not in FAMILIES:
+        raise unknown_name("family", family, FAMILIES)
+    module = import_module(f"tpo_lab.backbones.{family}")
+    classes = [found for found in vars(module).values() if isinstance(found, type) and found.__module__ == module.__name__]
+    return next(found for found in classes if issubclass(found, TransformersBackbone))
+
+
+def _model_class(config: Any) -> Any:
+    if config.model_type == "videochat2":
+        from tpo_lab.backbones.videochat2_parts.model import VideoChat2ForConditionalGeneration
+
+        return VideoChat2ForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText._model_mapping[type(config)]
 
 
 def linear_shapes(text_config: Any) -> dict[str, tuple[int, int]]:
-    """Outputs and inputs of each linear layer of one decoder layer of Qwen2, by its last name."""
+    """Outputs and inputs of each linear layer of one decoder layer with a gated MLP (Qwen, Llama, Mistral), by its last name."""
     width, inner = int(text_config.hidden_size), int(text_config.intermediate_size)
     queries, keys = head_widths(text_config)
     return {
@@ -78,7 +96,8 @@ def linear_shapes(text_config: Any) -> dict[str, tuple[int, int]]:
 def head_widths(text_config: Any) -> tuple[int, int]:
     """Channels of all queries together, and of all keys, which several queries may share."""
     of_one = int(getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads)
-    return of_one * int(text_config.num_attention_heads), of_one * int(text_config.num_key_value_heads)
+    keys = getattr(text_config, "num_key_value_heads", None) or text_config.num_attention_heads
+    return of_one * int(text_config.num_attention_heads), of_one * int(keys)
 
 
 def lora_parameters(config: Any, lora: Lora) -> int:
@@ -89,7 +108,7 @@ def lora_parameters(config: Any, lora: Lora) -> int:
     Raises:
         UsageError: a target that no decoder layer has.
     """
-    text = config.text_config
+    text = config.get_text_config()
     shapes = linear_shapes(text)
     for target in lora.targets:
         if target not in shapes:

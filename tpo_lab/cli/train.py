@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
     from tpo_lab.sample import Sample
     from tpo_lab.stages import Stage
     from tpo_lab.training import TrainingOptions
+    from tpo_lab.training.plan import Resources
 
     Samples = Sequence[Sample] | Mapping[str, Sequence[Sample]]
 
 EXAMPLE = """
 tpo-lab train --data train.jsonl --out runs/first
 tpo-lab train --recipe paper --dry-run
+accelerate launch --num_processes 8 -m tpo_lab train --data train.jsonl --out runs/first --backbone DIR --shard fsdp --checkpointing
 tpo-lab train --data *.jsonl --out runs/short --stage 1 --set 1.steps=100
 tpo-lab train --recipe paper --data paper --root /data/video --out runs/paper --stage 1
+tpo-lab train --data qvh.jsonl --out qvh --workers 8 --frame-cache frames --on-bad skip --max-dropped 1%
 tpo-lab train --data qvh.jsonl --out qvh --head '{"name": "temporal", "head": "cg-detr", "features": [{"folder": "clip", "width": 512}]}'
 """
 
@@ -53,10 +58,21 @@ def train(
     ] = [],
     stage: Annotated[str, typer.Option(metavar="1|2|2.HEAD|3a|3b|all", help="Which stages to run.")] = "all",
     checkpoint: Annotated[str | None, typer.Option(metavar="DIR", help="Start from this checkpoint, not from a backbone.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, from its latest checkpoint.")] = False,
+    resume_anyway: Annotated[
+        bool, typer.Option("--resume-anyway", help="Go on though recipe, options or data changed; the model's history says so.")
+    ] = False,
+    save_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between two checkpoints to go on from.")] = 100,
+    keep: Annotated[int, typer.Option(metavar="N", min=1, help="How many of those to keep, the latest ones.")] = 2,
     seed: Annotated[int, typer.Option(metavar="N", help="Of batches and of everything random.")] = 0,
     set_: Annotated[list[str], typer.Option("--set", metavar="KNOB=VALUE", help="Change a knob of the recipe; repeatable.")] = [],
     micro_batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Rows at once on one device; saves memory.")] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Compute layers again in the backward pass; saves memory, takes a third longer.")
+    ] = False,
+    shard: Annotated[
+        str, typer.Option(metavar="auto|ddp|fsdp", help="Under accelerate launch: all weights on each device, or the LLM's in pieces.")
+    ] = "auto",
     feature_cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep vision features there, for later stages and runs; memory only by default.")
     ] = None,
@@ -67,8 +83,19 @@ def train(
         int | None,
         typer.Option(metavar="N", min=1, help="Measure gradients and routes every N steps, for probes.jsonl. Default: never."),
     ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=0, help="Processes that decode clips ahead of the training.")] = 0,
+    frame_cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep decoded frames there, for later runs; 16 frames of 384 pixels take 7 MB.")
+    ] = None,
+    on_bad: Annotated[
+        str, typer.Option(metavar="raise|skip", help="A clip that cannot be read ends the job, or is left out and listed in dropped.jsonl.")
+    ] = "raise",
+    max_dropped: Annotated[str, typer.Option(metavar="N|P%", help="With skip: how many samples of a stage may be left out.")] = "1%",
+    on_corrupt: Annotated[
+        str, typer.Option(metavar="raise|drop|warn", help="A damaged frame: the clip cannot be read, or the last good frame is shown.")
+    ] = "raise",
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and what each stage trains, then stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print steps, what trains, data and memory of each stage, then stop.")] = False,
 ) -> Result:
     """Train a model through the stages of a recipe."""
     from tpo_lab import recipes
@@ -82,15 +109,18 @@ def train(
         for name, value in (("--data", data), ("--out", out)):
             if not value:
                 raise UsageError(name, expected="a value", got=None, hint="Only --dry-run needs none.")
-    model = _model(backbone, checkpoint, chosen, _specs(head), frames="frames" in knobs, threads=threads, seed=seed)
+    kept = None if feature_cache is None else str(feature_cache)
+    options = TrainingOptions(seed=seed, micro_batch=micro_batch, feature_cache=kept, trackers=trackers, probe_every=probe_every)
+    options = replace(options, save_every=save_every, keep=keep, checkpointing=checkpointing, shard=shard)
+    decoded = None if frame_cache is None else str(frame_cache)
+    options = replace(options, workers=workers, frame_cache=decoded, on_bad=on_bad, max_dropped=max_dropped, on_corrupt=on_corrupt)
+    model = _model(backbone, checkpoint, chosen, _specs(head), frames="frames" in knobs, threads=threads, seed=seed, outline=dry_run)
     chosen = chosen.for_heads(tuple(name for name in model.heads if name in chosen.heads))
     stages = chosen.stage(stage)
     model.add_lora(chosen.lora)
     if dry_run or out is None:
-        return _plan(model, chosen, stages, _samples(data, root, stages, seed) if data else None, seed)
-    kept = None if feature_cache is None else str(feature_cache)
-    options = TrainingOptions(seed=seed, micro_batch=micro_batch, feature_cache=kept, trackers=trackers, probe_every=probe_every)
-    return _fit(model, chosen, stage, _samples(data, root, stages, seed), out, options, resume=resume)
+        return _plan(model, chosen, stages, _samples(data, root, stages, seed) if data else None, options)
+    return _fit(model, chosen, stage, _samples(data, root, stages, seed), out, options, resume=resume, resume_anyway=resume_anyway)
 
 
 def _samples(data: Sequence[Path], root: Path | None, stages: Sequence[Stage], seed: int) -> Samples:
@@ -111,7 +141,17 @@ def _samples(data: Sequence[Path], root: Path | None, stages: Sequence[Stage], s
         return {stage.name: chosen.samples(stage.name, seed=seed, progress=bars.count) for stage in stages}
 
 
-def _fit(model: TPOModel, recipe: Recipe, stage: str, samples: Samples, out: Path, options: TrainingOptions, *, resume: bool) -> Result:
+def _fit(
+    model: TPOModel,
+    recipe: Recipe,
+    stage: str,
+    samples: Samples,
+    out: Path,
+    options: TrainingOptions,
+    *,
+    resume: bool,
+    resume_anyway: bool,
+) -> Result:
     from tpo_lab.training import Interrupted, fit
 
     began = time.monotonic()
@@ -124,6 +164,7 @@ def _fit(model: TPOModel, recipe: Recipe, stage: str, samples: Samples, out: Pat
                 out,
                 stage=stage,
                 resume=resume,
+                resume_anyway=resume_anyway,
                 options=options,
                 listener=bars.listen,
                 report=_Announcer(model, recipe.stage(stage)),
@@ -157,10 +198,13 @@ def _model(
     frames: bool,
     threads: int | None,
     seed: int,
+    outline: bool = False,
 ) -> TPOModel:
+    """The model to train; with `outline` a backbone of real size has shapes alone, as its configuration says."""
     import torch
 
     from tpo_lab import api
+    from tpo_lab.backbones import outline_of
     from tpo_lab.cli.models import checkpoint_folder
 
     if threads is not None:
@@ -169,7 +213,8 @@ def _model(
     torch.manual_seed(seed)
     if checkpoint is None:
         # A backbone knows best how many frames it was pretrained with; only an explicit setting changes that.
-        return api.build(backbone or "nano", heads or api.DEFAULT_HEADS, recipe=recipe, num_frames=recipe.frames if frames else None)
+        count, name = recipe.frames if frames else None, backbone or "nano"
+        return api.build(outline_of(name, count) if outline else name, heads or api.DEFAULT_HEADS, recipe=recipe, num_frames=count)
     if heads:
         raise UsageError("--head", expected="none beside --checkpoint, which names its own", got=list(heads))
     if backbone is not None:
@@ -198,26 +243,39 @@ def _freeze_table(model: TPOModel, stage: Stage, title: str = "") -> Table:
     return freeze.table(freeze.FreezePlan.of(stage), model.named_parts(), title)
 
 
-def _plan(model: TPOModel, recipe: Recipe, stages: Sequence[Stage], samples: Samples | None, seed: int) -> Result:
-    """The recipe and what trains in each stage; with data, also the number of steps."""
+def _plan(model: TPOModel, recipe: Recipe, stages: Sequence[Stage], samples: Samples | None, options: TrainingOptions) -> Result:
+    """The recipe, and for each stage its steps, what trains, the data and the memory of a step."""
     from rich.console import Group
 
-    from tpo_lab import freeze
+    from tpo_lab.cli.train_plan import plan_views
     from tpo_lab.training import StageData, groups_of
     from tpo_lab.training.data import counted
+    from tpo_lab.training.plan import stage_plan
 
-    groups = groups_of(samples or (), stages)
-    steps = {each.name: StageData(groups[each.name], each, seed).total_steps if samples else each.steps for each in stages}
-    shapes = {stage.name: freeze.shape(freeze.FreezePlan.of(stage), model.named_parts()) for stage in stages}
+    groups, resources = groups_of(samples or (), stages), _resources(options)
+    data = {each.name: StageData(groups[each.name], each, options.seed) if samples else None for each in stages}
+    plans = [stage_plan(model, stage, data[stage.name], resources) for stage in stages]
     document = {
         "recipe": recipe.to_dict(),
         "backbone": model.backbone.name,
         "samples": counted(samples or (), groups),
-        "stages": [{"name": stage.name, "title": stage.title, "steps": steps[stage.name], **shapes[stage.name]} for stage in stages],
+        "stages": plans,
     }
     tables = [_freeze_table(model, stage, f"stage {stage.name}: {stage.title}") for stage in stages]
-    lengths = ", ".join(f"{name} {count if count is not None else 'by the data'}" for name, count in steps.items())
-    return Result(document, Group(recipe.describe(), *tables, f"Steps: {lengths}. Nothing was trained."))
+    return Result(document, Group(recipe.describe(), *tables, *plan_views(plans), "Nothing was trained."))
+
+
+def _resources(options: TrainingOptions) -> Resources:
+    """What a step would be cut into: as many processes as `accelerate launch` has started."""
+    from tpo_lab.training.plan import Resources
+    from tpo_lab.training.processes import chosen
+
+    return Resources(
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        micro_batch=options.micro_batch,
+        checkpointing=options.checkpointing,
+        sharded=chosen(options.shard) == "fsdp",
+    )
 
 
 def _summary(run: RunFolder, recipe: Recipe, seconds: float) -> Result:

@@ -4,11 +4,10 @@ from tpo_lab.interrupt import Interrupted
 from tpo_lab.training.data import StageData, by_task, difficulty, groups_of, task_of
 from tpo_lab.training.fitting import fit
 from tpo_lab.training.gradients import GradientWatch
-from tpo_lab.training.loop import STATE, Listener, StageLoop, TrainingOptions
+from tpo_lab.training.loop import Listener, StageLoop, TrainingOptions
 from tpo_lab.training.micro_batch import TrainingStep
 
 __all__ = [
-    "STATE",
     "GradientWatch",
     "Interrupted",
     "Listener",

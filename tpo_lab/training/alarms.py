@@ -34,6 +34,7 @@ class Alarm:
         kind: "no gradient", "not finite", "exploded" or "route collapse".
         stage: its name.
         step: of the stage, from 1, at which it could be told.
+        began: the step at which it began.
         subject: the head or the term of the objective that it is about.
         meaning: one sentence of what it means.
         advice: one sentence of what to do.
@@ -42,6 +43,7 @@ class Alarm:
     kind: str
     stage: str
     step: int
+    began: int
     subject: str
     meaning: str
     advice: str
@@ -57,7 +59,8 @@ class Limits:
 
     Attributes:
         patience: steps in a row without any gradient of a trained head.
-        factor: how many times the running median of a term is an explosion.
+        factor: a term has exploded where it stays at more than so many times its running median,
+        lasting: for so many of its values in a row; a single one is a batch with a hard sample.
         window: values of a term in its running median.
         least: values of a term before any explosion is told; it must also exceed all of these first ones of the stage.
         share: of the due routes of other heads that have one route as the most probable.
@@ -67,6 +70,7 @@ class Limits:
 
     patience: int = 50
     factor: float = 10.0
+    lasting: int = 5
     window: int = 50
     least: int = 10
     share: float = 0.9
@@ -103,6 +107,14 @@ def _step(line: Line) -> int:
     return int(line.get("step", 0))
 
 
+def _in_a_row(steps: list[int], line: Line, holds: bool) -> int:
+    """How often something has held in a row, with the step of a line added to those of before, or all of them forgotten."""
+    steps.append(_step(line))
+    if not holds:
+        steps.clear()
+    return len(steps)
+
+
 def _not_finite(stage: str, lines: Sequence[Line]) -> Iterator[Alarm]:
     """Every name once in a stage; the sum only where none of its terms is named."""
     told: set[str] = set()
@@ -124,7 +136,7 @@ def _of_not_finite(stage: str, line: Line, name: str) -> Alarm:
     what = f"The gradient of {name.removeprefix(_GRADIENT)!r}" if name.startswith(_GRADIENT) else f"The loss {name!r}"
     meaning = f"{what} is not a finite number at step {_step(line)}, and a step with it spoils every weight that trains."
     advice = "Start the stage again with a lower learning rate or in fp32, and look for broken targets among the samples of this step."
-    return Alarm(NOT_FINITE, stage, _step(line), name.removeprefix(_GRADIENT), meaning, advice)
+    return Alarm(NOT_FINITE, stage, _step(line), _step(line), name.removeprefix(_GRADIENT), meaning, advice)
 
 
 def _not_finite_probes(stage: str, lines: Sequence[Line]) -> Iterator[Alarm]:
@@ -141,24 +153,23 @@ def _not_finite_probes(stage: str, lines: Sequence[Line]) -> Iterator[Alarm]:
 
 
 def _no_gradient(stage: str, lines: Sequence[Line], limits: Limits) -> Iterator[Alarm]:
-    quiet: dict[str, int] = {}
+    quiet: dict[str, list[int]] = {}
     for line in lines:
         for name, value in line.items():
             if not name.startswith(_GRADIENT):
                 continue
             head = name.removeprefix(_GRADIENT)
-            quiet[head] = quiet.get(head, 0) + 1 if value == 0 else 0
-            if quiet[head] == limits.patience:
-                yield _of_no_gradient(stage, line, head, limits.patience)
+            if _in_a_row(quiet.setdefault(head, []), line, value == 0) == limits.patience:
+                yield _of_no_gradient(stage, quiet[head], head)
 
 
-def _of_no_gradient(stage: str, line: Line, head: str, steps: int) -> Alarm:
-    meaning = f"Head {head!r} is to be trained, but no loss has reached it for {steps} steps, so that it learns nothing."
+def _of_no_gradient(stage: str, steps: Sequence[int], head: str) -> Alarm:
+    meaning = f"Head {head!r} is to be trained, but no loss has reached it for {len(steps)} steps, so that it learns nothing."
     advice = (
         f"See that the stage's losses weigh {head!r} above 0, that its data has samples with this head's marker and targets, "
         "and that nothing between the head and its loss is detached."
     )
-    return Alarm(NO_GRADIENT, stage, _step(line), head, meaning, advice)
+    return Alarm(NO_GRADIENT, stage, steps[-1], steps[0], head, meaning, advice)
 
 
 def _exploded(stage: str, lines: Sequence[Line], limits: Limits) -> Iterator[Alarm]:
@@ -169,60 +180,64 @@ def _exploded(stage: str, lines: Sequence[Line], limits: Limits) -> Iterator[Ala
             if name == "loss" or not is_loss(name) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 continue
             term = history.setdefault(name, _Term(limits))
-            usual = term.usual
-            if term.explodes_with(float(value)):
-                yield _of_exploded(stage, line, name, value, usual)
+            if term.explodes_with(float(value), _step(line)):
+                yield _of_exploded(stage, name, term)
 
 
-def _of_exploded(stage: str, line: Line, name: str, value: float, usual: float) -> Alarm:
-    times = f"{value / usual:.0f} times its usual {usual:.3g}"
-    meaning = f"The loss {name!r} is {value:.3g}, {times}, and higher than when the stage began."
+def _of_exploded(stage: str, name: str, term: _Term) -> Alarm:
+    (began, usual), step = term.high[0], term.high[-1][0]
+    stays = f"has stayed at more than {term.limits.factor:g} times its usual {usual:.3g} since step {began}"
+    meaning = f"The loss {name!r} {stays}, and higher than when the stage began: it is {term.recent[-1]:.3g} at step {step}."
     advice = "Start the stage again with a lower learning rate, a lower limit of the gradient's norm or a longer warm-up."
-    return Alarm(EXPLODED, stage, _step(line), name, meaning, advice)
+    return Alarm(EXPLODED, stage, step, began, name, meaning, advice)
 
 
 class _Term:
-    """One term of a stage, value by value."""
+    """One term of a stage, value by value.
+
+    Attributes:
+        recent: its last values, of which the running median is.
+        first: its first ones in the stage.
+        high: step and running median of the values in a row that are far above it, the last one's included.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.recent: deque[float] = deque(maxlen=limits.window)
         self.first: list[float] = []
-        self.is_high = False
+        self.high: list[tuple[int, float]] = []
 
-    @property
-    def usual(self) -> float:
-        """The running median; 0 of nothing."""
-        return median(self.recent) if self.recent else 0.0
-
-    def explodes_with(self, value: float) -> bool:
-        """Whether a value begins an explosion; it is taken into the history."""
+    def explodes_with(self, value: float, step: int) -> bool:
+        """Whether it can be told with this value, which is taken into the history, that the term has exploded."""
         known = len(self.first) >= self.limits.least
-        high = known and self.usual > 0 and value > self.limits.factor * self.usual and value > max(self.first)
-        begins, self.is_high = high and not self.is_high, high
+        usual = median(self.recent) if self.recent else 0.0
+        high = known and usual > 0 and value > self.limits.factor * usual and value > max(self.first)
+        self.high.append((step, usual))
+        if not high:
+            self.high.clear()
         self.recent.append(value)
         if not known:
             self.first.append(value)
-        return begins
+        return len(self.high) == self.limits.lasting
 
 
 def _collapsed(stage: str, lines: Sequence[Line], limits: Limits) -> Iterator[Alarm]:
-    shown: dict[str, int] = {}
+    shown: dict[str, list[int]] = {}
     for line in lines:
         routes: Mapping[str, Line] = line.get("routes", {})
         for route in sorted({name for each in routes.values() for name in each["most_probable"]} - {NONE}):
             others = [each for head, each in routes.items() if head != route]
             due = sum(each["due"] for each in others)
             taken = sum(each["due"] * each["most_probable"].get(route, 0.0) for each in others)
-            shown[route] = shown.get(route, 0) + 1 if due >= limits.due and taken >= limits.share * due else 0
-            if shown[route] == limits.probes:
-                yield _of_collapse(stage, line, route, taken / due)
+            collapsed = due >= limits.due and taken >= limits.share * due
+            if _in_a_row(shown.setdefault(route, []), line, collapsed) == limits.probes:
+                yield _of_collapse(stage, shown[route], route, taken / due)
 
 
-def _of_collapse(stage: str, line: Line, route: str, share: float) -> Alarm:
+def _of_collapse(stage: str, steps: Sequence[int], route: str, share: float) -> Alarm:
     meaning = f"Where other heads are due the model would ask head {route!r} in {share:.0%} of the places, whatever the question is."
     advice = (
         f"See that the data does not ask {route!r} far more often than the other heads, that 'assign' has a weight in this stage, "
         "and that the rows of the routes train."
     )
-    return Alarm(ROUTE_COLLAPSE, stage, _step(line), route, meaning, advice)
+    return Alarm(ROUTE_COLLAPSE, stage, steps[-1], steps[0], route, meaning, advice)

@@ -92,6 +92,15 @@ class StageData:
         return dict(self.whole.plan.rows)
 
     @property
+    def count(self) -> int:
+        """How many samples the stage may show."""
+        return sum(len(self.whole.samples[task]) for task in self.stage.data)
+
+    def rows_of(self, task: str) -> list[list[Sample]]:
+        """The rows of a task in its first epoch: the samples of each."""
+        return [[self.whole.samples[task][index] for index in row] for row in self.whole.rows(task, 0)]
+
+    @property
     def total_steps(self) -> int:
         """Optimizer steps of the stage on this data."""
         return self.stage.total_steps(self.whole.plan.steps_per_epoch)
@@ -116,16 +125,18 @@ class _Part:
             raise UsageError(f"data of stage {stage.name}", expected=f"samples of {', '.join(stage.data)}", got=have or "none")
         self.samples, self.max_questions, self.seed = samples, stage.max_questions, seed
         self._packed: dict[tuple[str, int], list[tuple[int, ...]]] = {}
-        self.plan = BatchPlan.of(stage, {task: len(self._rows(task, 0)) for task in stage.data}, seed)
+        self.plan = BatchPlan.of(stage, {task: len(self.rows(task, 0)) for task in stage.data}, seed)
 
-    def _rows(self, task: str, epoch: int) -> list[tuple[int, ...]]:
+    def rows(self, task: str, epoch: int) -> list[tuple[int, ...]]:
+        """Places of samples, packed for an epoch of a task."""
         if (task, epoch) not in self._packed:
-            self._packed = {key: rows for key, rows in self._packed.items() if key[0] != task or key[1] == 0}
+            # the epoch before is asked for as long as workers are ahead in the next one
+            self._packed = {key: rows for key, rows in self._packed.items() if key[0] != task or key[1] in (0, epoch - 1, epoch + 1)}
             self._packed[task, epoch] = pack_by_media(self.samples[task], self.max_questions, seed=self.seed, epoch=epoch)
         return self._packed[task, epoch]
 
     def batch(self, step: int, rank: int, world: int) -> list[list[Sample]]:
         return [
-            [self.samples[visit.task][index] for index in self._rows(visit.task, visit.epoch)[visit.row]]
+            [self.samples[visit.task][index] for index in self.rows(visit.task, visit.epoch)[visit.row]]
             for visit in self.plan.rank_slice(step, rank, world)
         ]

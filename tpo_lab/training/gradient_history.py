@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
 
+from tpo_lab.batch import Row
+from tpo_lab.clips import UnreadableClip
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.probes.sample_trace import plain_losses
@@ -39,7 +41,7 @@ class GradientHistory:
 
     def __init__(self, model: TPOModel, stage: Stage, data: StageData, frames: Frames, run: RunFolder, options: TrainingOptions) -> None:
         self.model, self.stage, self.frames, self.run = model, stage, frames, run
-        self.every = options.probe_every or 0
+        self.every, self.skips = options.probe_every or 0, options.on_bad == "skip"
         groups = {task: data.whole.samples[task] for task in stage.data}
         self.samples = handful(groups, options.probe_samples, f"{options.seed}|{stage.name}")
 
@@ -50,7 +52,9 @@ class GradientHistory:
         began = time.monotonic()
         with untouched(self.model):
             torch.manual_seed(0)
-            rows = [self.frames.row([sample]) for sample in self.samples]
+            rows = list(self._rows())
+            if not rows:
+                return time.monotonic() - began
             found = step_of(self.model, rows, self.stage.losses, bf16=self.stage.precision == "bf16")
         seconds = time.monotonic() - began
         assert found.gradients is not None
@@ -58,12 +62,21 @@ class GradientHistory:
             stage=self.stage.name,
             step=step,
             seconds=round(seconds, 3),
-            samples=[sample.id for sample in self.samples],
+            samples=[row.samples[0].id for row in rows],
             losses=plain_losses(found.losses),
             gradients=found.gradients.to_dict(),
             routes={head: routes.to_dict() for head, routes in found.routes.items()},
         )
         return seconds
+
+    def _rows(self) -> Iterator[Row]:
+        """Of the samples that can be read, where a run goes on without the others."""
+        for sample in self.samples:
+            try:
+                yield self.frames.row([sample])
+            except UnreadableClip:
+                if not self.skips:
+                    raise
 
 
 def handful(groups: Mapping[str, Sequence[Sample]], count: int, seed: str) -> list[Sample]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tpo_lab.model import TPOModel
 from tpo_lab.stages import Stage
+from tpo_lab.training.sharding import whole_gradient
 
 
 class GradientWatch:
@@ -15,10 +16,10 @@ class GradientWatch:
         self.patience = patience
 
     def norms(self) -> dict[str, float]:
-        """Gradient norm per head, after a backward pass."""
+        """Gradient norm per head over all processes, after a backward pass; all of them call it."""
         found = {}
         for name in self.quiet:
-            squares = [float(p.grad.pow(2).sum()) for p in self.heads[name] if p.grad is not None]
+            squares = [float(grad.pow(2).sum()) for grad in map(whole_gradient, self.heads[name]) if grad is not None]
             found[name] = sum(squares) ** 0.5
             self.quiet[name] = 0 if found[name] > 0 else self.quiet[name] + 1
         return found

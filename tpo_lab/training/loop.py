@@ -1,39 +1,44 @@
-"""One stage on one process: its steps, its resumable state, what it tells."""
+"""One stage, as each process goes through it: its steps, its resumable state, what it tells."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, get_args
 
-import torch
-
-from tpo_lab import checkpoint, freeze
-from tpo_lab.errors import TPOError, UsageError
+from tpo_lab import freeze
+from tpo_lab.batch import Batch, Row
+from tpo_lab.checkpoints.contents import fingerprint
+from tpo_lab.datasets.conversion import Limit
+from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.features import FeatureCache
 from tpo_lab.interrupt import Interrupted
-from tpo_lab.knobs import to_plain
 from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.objective import LossReport
 from tpo_lab.probes.probing import MOST_SAMPLES
-from tpo_lab.runs import RunFolder, save_state
+from tpo_lab.runs import RunFolder
 from tpo_lab.schedules import build_optimizer, scheduler
 from tpo_lab.stages import Stage
 from tpo_lab.training.data import StageData
+from tpo_lab.training.dropped import BAD_FILE_POLICIES, DropList
 from tpo_lab.training.gradient_history import GradientHistory
 from tpo_lab.training.gradients import GradientWatch
-from tpo_lab.training.micro_batch import TrainingStep, joined, shares_of_terms
+from tpo_lab.training.loading import RowSource, Share
+from tpo_lab.training.memory import checkpoint_layers
+from tpo_lab.training.micro_batch import Spread, broken_terms, expected_values, joined, weighted
 from tpo_lab.training.process_memory import process_memory
+from tpo_lab.training.processes import JobFailed, Processes
+from tpo_lab.training.sharding import Shard, is_sharded
 from tpo_lab.training.starts import start_from
+from tpo_lab.video import CORRUPTION_POLICIES
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from tpo_lab.training.state import Saved, Saver
 
-STATE = "state.pt"
 Listener = Callable[[str, int, int, LossReport], None]
 """Called after every step with stage name, step (from 1), total steps and the losses."""
 
@@ -46,7 +51,8 @@ class TrainingOptions:
         seed: of batches and of everything random in the run.
         micro_batch: rows that go through the model at once on one device; None takes the whole batch. Each term of a part weighs
             as much as its values are of the whole batch, so the gradient does not depend on the cut.
-        save_every: optimizer steps between two resumable states.
+        save_every: optimizer steps between two resumable checkpoints.
+        keep: how many of those a run keeps, the latest ones.
         feature_cache: a folder in which stages that leave the vision side as it is keep its features for later stages and runs; None
             keeps them in memory, for one stage. A clip of 16 frames takes 50 MB at 7B, 0.2 MB with nano.
         gradient_patience: after so many steps of a stage without any gradient a trained head is reported by name.
@@ -54,22 +60,55 @@ class TrainingOptions:
         probe_every: measure gradients before the first step of a stage and before every so many steps, and write them to probes.jsonl; see
             `tpo_lab.training.gradient_history`. None measures none. Training stays the same bit by bit.
         probe_samples: how many of a stage's samples are measured, all in one batch; at least one of each task.
+        checkpointing: keep the input of each layer alone in the forward pass, and compute the rest again in the backward pass: less memory,
+            the same gradient, about a third more time.
+        shard: "ddp": every process holds all weights; "fsdp": a piece of the language model's; "auto": as accelerate is configured. See
+            `tpo_lab.training.processes`.
+        workers: processes that decode clips ahead of the training; 0 decodes in this one. The rows are the same with any number.
+        prefetch: steps that each of them may be ahead.
+        frame_cache: a folder in which decoded and resized frames are kept for later runs and other processes; see
+            `tpo_lab.frame_files.FrameFiles`.
+        on_bad: "raise" ends the job at a clip that cannot be read; "skip" leaves its samples out of their batch and lists them in
+            dropped.jsonl.
+        max_dropped: the number of a stage's samples that may be left out so, or their share, such as "1%"; "" for any.
+        on_corrupt: what the video reader does with damaged frames of a clip; see `tpo_lab.video.read_clip`.
     """
 
     seed: int = 0
     micro_batch: int | None = None
     save_every: int = 100
+    keep: int = 2
     feature_cache: str | None = None
     gradient_patience: int = 50
     trackers: tuple[str, ...] | str = "none"
     probe_every: int | None = None
     probe_samples: int = 8
+    checkpointing: bool = False
+    shard: str = "auto"
+    workers: int = 0
+    prefetch: int = 2
+    frame_cache: str | None = None
+    on_bad: str = "raise"
+    max_dropped: str = "1%"
+    on_corrupt: str = "raise"
 
     def __post_init__(self) -> None:
+        for name in ("save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise UsageError(name, expected="at least 1", got=getattr(self, name))
         if self.probe_every is not None and self.probe_every < 1:
             raise UsageError("probe_every", expected="at least 1, or None", got=self.probe_every)
         if not 1 <= self.probe_samples <= MOST_SAMPLES:
             raise UsageError("probe_samples", expected=f"1 to {MOST_SAMPLES}", got=self.probe_samples)
+        for name, least in (("workers", 0), ("prefetch", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(name, expected=f"at least {least}", got=getattr(self, name))
+        for name, valid in (("on_bad", BAD_FILE_POLICIES), ("on_corrupt", CORRUPTION_POLICIES)):
+            if getattr(self, name) not in valid:
+                raise unknown_name(name, getattr(self, name), valid)
+        if self.shard not in get_args(Shard):
+            raise unknown_name("shard", self.shard, get_args(Shard))
+        Limit(self.max_dropped)
 
 
 class StageLoop:
@@ -83,10 +122,13 @@ class StageLoop:
         frames: Frames,
         run: RunFolder,
         options: TrainingOptions,
-        accelerator: Accelerator,
+        processes: Processes,
     ) -> None:
         self.model, self.stage, self.data, self.frames, self.run, self.options = model, stage, data, frames, run, options
-        self.accelerator = accelerator
+        self.processes, self.accelerator = processes, processes.accelerator
+        if options.checkpointing:
+            checkpoint_layers(model)
+        step = processes.place(model, stage)
         plan = freeze.FreezePlan.of(stage)
         self.shape = freeze.shape(plan, model.named_parts())
         self.groups = freeze.apply(plan, model.named_parts())
@@ -100,8 +142,11 @@ class StageLoop:
         self.cache = FeatureCache(model, folder=options.feature_cache) if frozen_vision else None
         optimizer = build_optimizer(self.groups, stage)
         self.trained = [parameter for group in self.groups for parameter in group.parameters]
-        self.module, self.optimizer = accelerator.prepare(TrainingStep(model, bf16=stage.precision == "bf16"), optimizer)
-        self.schedule = scheduler(self.optimizer.optimizer, stage, self.total)
+        if processes.count > 1:
+            weights = [fingerprint(parameter) for parameter in self.trained if not is_sharded(parameter)]
+            processes.require_same(stage=stage.name, rows=data.sizes, steps=self.total, weights=weights)
+        self.module, self.optimizer = processes.prepare(step, optimizer, stage)
+        self.schedule = scheduler(optimizer, stage, self.total)
         self.watch = GradientWatch(model, stage, options.gradient_patience)
         self.history = GradientHistory(model, stage, data, frames, run, options) if options.probe_every else None
         self._began = time.monotonic()
@@ -116,50 +161,40 @@ class StageLoop:
             if part["trained"]:
                 yield f"  {name}: {part['parameters']:,} parameters at {part['learning_rate']:g}"
 
-    def settings(self) -> dict[str, Any]:
-        """What must be the same for a stage to go on exactly."""
-        return {"stage": to_plain(self.stage), "seed": self.options.seed, "rows": self.data.sizes}
+    def restore(self, saved: Saved, *, changed: bool = False) -> None:
+        """Put optimizer, schedule, step and random numbers where a checkpoint had them; the weights are there already.
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Put optimizer, schedule and step where a saved state had them; the weights are there already.
-
-        Raises:
-            UsageError: the stage was started with other settings.
+        Args:
+            changed: settings or data are no longer those that the checkpoint was made with.
         """
-        for name, value in self.settings().items():
-            if state["settings"][name] != value:
-                hint = "Go on with the settings that the stage was started with, or start again in another folder."
-                raise UsageError(f"resume of stage {self.stage.name}: {name}", expected=repr(state["settings"][name]), got=value, hint=hint)
-        self.optimizer.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.step = int(state["step"])
+        saved.put_back_loop(self, changed=changed)
 
-    def save(self, finished: Sequence[str]) -> None:
-        """Write the resumable state; an interrupted write leaves the old one."""
-        if not self.accelerator.is_main_process:
-            return
-        state = {
-            "stage": self.stage.name,
-            "finished": list(finished),
-            "step": self.step,
-            "model": {name: parameter.detach().cpu() for name, parameter in checkpoint.changed_parts(self.model).items()},
-            "optimizer": self.optimizer.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "settings": self.settings(),
-            "trained_backbone_parts": sorted(self.model.trained_backbone_parts),
-            "history": list(self.model.provenance.history),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        }
-        save_state(self.run.path / STATE, state)
+    def save(self, saver: Saver) -> None:
+        """Write a resumable checkpoint; an interrupted write leaves the one before. Every process calls it."""
+        saver.save(self)
 
-    def train(self, stopped: threading.Event, listener: Listener | None, say: Callable[[str], None], finished: Sequence[str]) -> None:
+    def train(self, stopped: threading.Event, listener: Listener | None, say: Callable[[str], None], saver: Saver) -> None:
         """Run the steps that are left."""
         if self.step == 0:
             for target in start_from(self.model.named_parts(), self.stage.starts_from):
                 say(f"  {target} starts as it is: the model has no such parts {target} and {self.stage.starts_from[target]} of one shape")
         self.module.train()
         self._began = time.monotonic()
+        with self._open_source() as self.source:
+            self._train(stopped, listener, say, saver)
+
+    def _open_source(self) -> RowSource:
+        accelerator, options = self.accelerator, self.options
+        drops = None
+        if options.on_bad == "skip":
+            drops = DropList(self.run.path, self.stage.name, samples=self.data.count, limit=Limit(options.max_dropped))
+            if accelerator.is_main_process:
+                drops.keep_until(self.step)
+            accelerator.wait_for_everyone()
+        share = Share(accelerator.process_index, accelerator.num_processes)
+        return RowSource(self.data, self.frames, share, workers=options.workers, prefetch=options.prefetch, drops=drops)
+
+    def _train(self, stopped: threading.Event, listener: Listener | None, say: Callable[[str], None], saver: Saver) -> None:
         while self.step < self.total:
             if self.history is not None and self.accelerator.is_main_process:
                 # the seconds of the steps are those of training alone
@@ -170,19 +205,18 @@ class StageLoop:
             for head in self.watch.dead():
                 say(f"warning: head {head!r} has had no gradient for {self.options.gradient_patience} steps of stage {self.stage.name}")
             if self.stage.grad_clip is not None:
-                self.accelerator.clip_grad_norm_(self.trained, self.stage.grad_clip)
+                self.processes.clip(self.trained, self.stage.grad_clip)
             rate = float(self.schedule.get_last_lr()[0])
-            self.optimizer.step()
+            self.processes.step(self.optimizer)
             self.schedule.step()
-            self.optimizer.zero_grad()
             self._log(self.step, rate, report, norms)
             if listener is not None:
                 listener(self.stage.name, self.step, self.total, report)
             if self._is_stopped(stopped):
-                self.save(finished)
+                self.save(saver)
                 raise Interrupted(f"Stopped in stage {self.stage.name} after step {self.step} of {self.total}. Go on with --resume.")
             if self.step % self.options.save_every == 0 and self.step < self.total:
-                self.save(finished)
+                self.save(saver)
 
     def _log(self, step: int, rate: float, report: LossReport, norms: Mapping[str, float]) -> None:
         """One line of metrics.jsonl: the seconds that the stage has trained, the rows of all processes, and this one's memory."""
@@ -190,32 +224,49 @@ class StageLoop:
             return
         seconds, rows = round(time.monotonic() - self._began, 3), len(self.data.batch(step - 1))
         gradients = {f"gradient/{head}": round(norm, 6) for head, norm in norms.items()}
-        line = {"seconds": seconds, "lr": rate, "rows": rows, **process_memory(), **report.floats(), **gradients}
+        dropped = {"dropped": count} if (count := self.source.dropped(step - 1)) else {}
+        line = {"seconds": seconds, "lr": rate, "rows": rows, **dropped, **process_memory(), **report.floats(), **gradients}
         self.run.log(stage=self.stage.name, step=step, **line)
 
     def _is_stopped(self, stopped: threading.Event) -> bool:
         """Whether any process was stopped: all of them leave after the same step."""
-        if self.accelerator.num_processes == 1:
-            return stopped.is_set()
-        flags = torch.tensor(float(stopped.is_set()), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flags, "sum").item())
+        return self.processes.any(stopped.is_set())
 
     def _step(self) -> LossReport:
-        accelerator = self.accelerator
-        rows = [self.frames.row(shown) for shown in self.data.batch(self.step, accelerator.process_index, accelerator.num_processes)]
-        size = self.options.micro_batch or len(rows)
-        batches = [self.model.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
-        shares = shares_of_terms(batches, self.stage.losses)
-        reports = []
-        for number, (batch, share) in enumerate(zip(batches, shares, strict=True), 1):
-            video = None if self.cache is None else self.cache(batch.rows)
-            with nullcontext() if number == len(batches) else accelerator.no_sync(self.module):
-                weights = {name: weight * share.get(name, 1.0) for name, weight in self.stage.losses.items()}
-                report = self.module(batch.to(accelerator.device), video, weights)
-                if not bool(torch.isfinite(report.total)):
-                    self._log(self.step + 1, float(self.schedule.get_last_lr()[0]), report, {})
-                    broken = [name for name, value in report.terms.items() if not bool(torch.isfinite(value))]
-                    raise TPOError(f"stage {self.stage.name}, step {self.step + 1}: the loss is not finite (terms: {', '.join(broken)}).")
-                accelerator.backward(report.total)
-            reports.append(report)
-        return reports[0] if len(reports) == 1 else joined(reports, shares)
+        """Gradients of one batch, in all processes and all its parts; returns the losses of the whole."""
+        with self.processes.all_or_none():
+            batches = self._batches()
+        counts = [expected_values(batch, self.stage.losses) for batch in batches]
+        spread = Spread(self.processes.everyone(counts))
+        parts = [self._part(batches[number] if number < len(batches) else None, spread, number) for number in range(spread.passes)]
+        self.processes.sum_gradients(self.trained)
+        return joined(self.processes.everyone(joined(parts)))
+
+    def _rows(self) -> list[Row]:
+        return self.source.rows(self.step)
+
+    def _batches(self) -> list[Batch]:
+        """This process's rows in parts that go through the model at once; none where it has no rows."""
+        rows = self._rows()
+        size = self.options.micro_batch or max(len(rows), 1)
+        return [self.model.collate(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+    def _part(self, batch: Batch | None, spread: Spread, number: int) -> LossReport:
+        """One pass of all processes, in which this one may have nothing to do."""
+        report = self._forward(batch)
+        found = self.processes.everyone((report.counts, broken_terms(report)))
+        if broken := sorted({term for _, terms in found for term in terms}):
+            self._log(self.step + 1, float(self.schedule.get_last_lr()[0]), report, {})
+            raise JobFailed(f"stage {self.stage.name}, step {self.step + 1}: the loss is not finite (terms: {', '.join(broken)}).")
+        report = weighted(report, [counts for counts, _ in found], spread, number)
+        if report.total.requires_grad:
+            self.processes.backward(report.total, last=number == spread.passes - 1)
+        return joined([report])
+
+    def _forward(self, batch: Batch | None) -> LossReport:
+        with self.processes.all_or_none() if not self.processes.in_step else nullcontext():
+            if batch is None and not self.processes.in_step:
+                return joined([])
+            video = None if self.cache is None or batch is None else self.cache(batch.rows)
+            on_device = None if batch is None else batch.to(self.processes.device)
+            return self.module(on_device, video, self.stage.losses)  # type: ignore[no-any-return]

@@ -1,7 +1,8 @@
 """The memory that a step of training takes: by counting, before any weight is loaded, and as measured.
 
-What is counted is a stage that leaves the vision side as it is, so that only the language model keeps activations: stage 1 and stage 2.
-Beside it a step needs some for its own work: what the backward pass makes of one layer, kernels' scratch, the CUDA context.
+`estimate` counts from a configuration alone, for a stage that leaves the vision side as it is: stage 1 and stage 2. `estimate_stage` counts
+any stage of a model whose weights may be missing. Beside what is counted a step needs some for its own work: what the heads keep, what the
+backward pass makes of one layer, kernels' scratch, the CUDA context.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -75,7 +77,7 @@ def estimate(
     """What a step takes in which LoRA trains on weights kept in bfloat16, under autocast, by counting.
 
     Args:
-        config: of a LLaVA-OneVision.
+        config: of one of `tpo_lab.backbones.FAMILIES`.
         lora: its adapters, kept in single precision.
         rows: on the device at once, the micro-batch.
         tokens: of each row, the clip's and the words'.
@@ -90,7 +92,7 @@ def estimate(
     """
     if rows < 1 or tokens < 1:
         raise UsageError("estimate", expected="at least one row of at least one token", got={"rows": rows, "tokens": tokens})
-    text = config.text_config
+    text = config.get_text_config()
     adapters = lora_parameters(config, lora)
     trained = adapters if trained is None else trained
     layer = layer_activations(text, lora, tokens, device=device)
@@ -106,8 +108,78 @@ def estimate(
     )
 
 
-def layer_activations(text_config: Any, lora: Lora, tokens: int, *, device: str = "cuda") -> int:
-    """Bytes that one decoder layer keeps for each token of a row, under bfloat16 autocast with LoRA and frozen weights.
+def estimate_stage(
+    model: TPOModel,
+    stage: Stage,
+    *,
+    rows: int,
+    tokens: int,
+    learned: int = 0,
+    checkpointing: bool = False,
+    shards: int = 1,
+    device: str = "cuda",
+) -> TrainingMemory:
+    """What a step of a stage takes on one device, by counting; the weights may be on torch's meta device. What heads keep is left out.
+
+    Args:
+        model: carries LoRA if the stage trains it.
+        rows: on the device at once, the micro-batch.
+        tokens: of each row, the clip's and the words'.
+        learned: places of all rows whose next word is learned.
+        checkpointing: see `estimate`.
+        shards: among so many processes the language model's frozen weights are divided.
+        device: see `estimate`.
+
+    Raises:
+        UsageError: no rows or no tokens.
+    """
+    if rows < 1 or tokens < 1:
+        raise UsageError("estimate", expected="at least one row of at least one token", got={"rows": rows, "tokens": tokens})
+    named = model.named_parts()
+    trained = [name for name in named if any(fnmatchcase(name, pattern) for pattern in stage.learning_rates)]
+    # without autocast the language model computes in what its weights are kept in
+    word = _BF16 if stage.precision == "bf16" else next(weight.element_size() for name, weight in named.items() if "llm.base" in name)
+    moving = _bytes(named[name] for name in trained)
+    # autocast keeps the copies that it makes of weights with gradients until the step ends
+    copies = sum(word * named[name].numel() for name in trained if word < named[name].element_size() and named[name].ndim > 1)
+    divided = sum(parameter.nbytes for name, parameter in named.items() if name.startswith("llm.base.") and name not in trained)
+    text = model.backbone.model.config.get_text_config()
+    is_open = any(name.startswith("llm.base.") for name in trained)
+    layer = layer_activations(text, model.lora, tokens, device=device, word=word, trained=is_open)
+    passed = _kept(int(text.num_hidden_layers), word * int(text.hidden_size), layer, checkpointing) + _FP32 * int(text.hidden_size)
+    seen = _vision_activations(model, trained, tokens, word, checkpointing)
+    return TrainingMemory(
+        parameters=_bytes(model.parameters()) - divided + divided // shards,
+        gradients=moving,
+        optimizer=2 * moving,
+        activations=rows * (tokens * passed + seen) + 2 * _FP32 * int(text.vocab_size) * learned + copies,
+    )
+
+
+def _kept(layers: int, begin: int, layer: int, checkpointing: bool) -> int:
+    """Bytes for each token of a stack of layers: a checkpointed one keeps what it begins with; one at a time is computed again."""
+    return layers * begin + layer if checkpointing else layers * layer
+
+
+def _vision_activations(model: TPOModel, trained: Sequence[str], tokens: int, word: int, checkpointing: bool) -> int:
+    """Bytes that the vision side keeps for each clip, where it trains."""
+    vision = model.backbone.model.config.vision_config
+    width = int(vision.hidden_size)
+    bridge = tokens * word * 4 * model.backbone.hidden_size if any(name.startswith(("vision.", "connector.")) for name in trained) else 0
+    if not any(name.startswith("vision.") for name in trained):
+        return bridge
+    layers = int(getattr(vision, "num_hidden_layers", None) or vision.depth)
+    patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+    patches = model.backbone.grids(model.backbone.num_frames) * (model.backbone.image_size // int(patch)) ** 2
+    # inputs of both norms and what they give; queries, keys, values and what attention gives; both sides of the nonlinearity
+    layer = 2 * (_FP32 + word) * width + 4 * word * width + 2 * word * int(vision.intermediate_size)
+    return patches * _kept(layers, word * width, layer, checkpointing) + bridge
+
+
+def layer_activations(
+    text_config: Any, lora: Lora | None, tokens: int, *, device: str = "cuda", word: int = _BF16, trained: bool = False
+) -> int:
+    """Bytes that one decoder layer keeps for each token of a row, under autocast with LoRA and frozen weights.
 
     Counted: the inputs of both norms in single precision; queries, keys and values, which are repeated for the queries that share
     them, and what attention gives; its mask, one row of it; the three products of the gated MLP; and for each layer with LoRA its
@@ -116,6 +188,8 @@ def layer_activations(text_config: Any, lora: Lora, tokens: int, *, device: str 
     Args:
         tokens: of the row: the mask has so many columns.
         device: see `estimate`.
+        word: bytes of a number under autocast: 2 in bfloat16, 4 without it.
+        trained: the layer's own weights train too, and their inputs are kept.
 
     Source: after the counting of Korthikanti et al., "Reducing activation recomputation in large transformer models" (2022), section 4.
     Differs in: frozen weights, LoRA, a gated MLP, and attention that never stores its scores.
@@ -123,12 +197,14 @@ def layer_activations(text_config: Any, lora: Lora, tokens: int, *, device: str 
     shapes = linear_shapes(text_config)
     width, inner = int(text_config.hidden_size), int(text_config.intermediate_size)
     queries, _ = head_widths(text_config)
-    dropped = 0 if not lora.dropout else {"cuda": 1, "cpu": _FP32}[device]
     norms = _FP32 * 2 * width
-    attention = _BF16 * (4 * queries + tokens)
-    gated = _BF16 * 3 * inner
-    adapters = sum(shapes[target][1] * (_BF16 + dropped) + _BF16 * lora.rank for target in lora.targets)
-    return norms + attention + gated + adapters
+    attention = word * (4 * queries + tokens)
+    gated = word * 3 * inner
+    adapters = 0
+    if lora is not None:
+        dropped = 0 if not lora.dropout else {"cuda": 1, "cpu": _FP32}[device]
+        adapters = sum(shapes[target][1] * (word + dropped) + word * lora.rank for target in lora.targets)
+    return norms + attention + gated + adapters + (word * 2 * width if trained else 0)
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -170,7 +246,8 @@ def checkpoint_layers(model: TPOModel, on: bool = True) -> None:
     inside, word = model.backbone.model, "enable" if on else "disable"
     # renamed within version 5, where the old name warns
     call = getattr(inside, f"activation_checkpointing_{word}", None) or getattr(inside, f"gradient_checkpointing_{word}")
-    call()
+    # the reentrant kind gives LoRA on frozen weights no gradient, and is not made for weights in pieces
+    call({"use_reentrant": False}) if on else call()
 
 
 def _storages(tree: Any) -> Iterable[Any]:
@@ -186,9 +263,9 @@ def measured(model: TPOModel, batch: Batch, stage: Stage, video: Sequence[VideoF
         model: carries LoRA if the stage trains it.
         batch: on the model's device.
         stage: what trains, and in which precision.
-        video: features of the clips, for stages that leave the vision side alone; made here where None.
+        video: features of the clips, for stages that leave the vision side alone; made here where None. Stages that train it make theirs.
     """
-    if video is None:
+    if video is None and not any(pattern.startswith(("vision.", "connector.")) for pattern in stage.learning_rates):
         with torch.no_grad():
             video = model.encode_video(batch.rows)
     groups = freeze.apply(freeze.FreezePlan.of(stage), model.named_parts())
@@ -198,7 +275,7 @@ def measured(model: TPOModel, batch: Batch, stage: Stage, video: Sequence[VideoF
     for _ in range(2):
         optimizer.zero_grad(set_to_none=False)
         with LiveBytes() as alive:
-            report = step(batch, list(video), stage.losses)
+            report = step(batch, None if video is None else list(video), stage.losses)
             report.total.backward()
             del report
         peaks.append(alive.peak)

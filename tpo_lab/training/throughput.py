@@ -67,7 +67,7 @@ def measured_throughput(
     def whole() -> None:
         optimizer.zero_grad()
         report: LossReport = step(batch, given, stage.losses)
-        report.total.backward()
+        report.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     if device.type == "cuda":
@@ -98,7 +98,7 @@ def _language_pass(model: TPOModel, batch: Batch, stage: Stage) -> Callable[[], 
             entering = replace(inputs, embeds=inputs.embeds.detach().requires_grad_())
             hidden, _ = model.backbone.language_model(entering, mask=mask)
             logits: Tensor = model.backbone.logits(hidden[rows, places])
-        logits.float().logsumexp(-1).mean().backward()
+        logits.float().logsumexp(-1).mean().backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
 
     return run
