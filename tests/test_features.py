@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tpo_lab.batch import Row
+from tpo_lab.clips import ClipLoader
 from tpo_lab.errors import UsageError
 from tpo_lab.features import FeatureCache
 from tpo_lab.heads import Head
@@ -118,8 +119,8 @@ def test_cache_takes_no_gradient_encodes_in_evaluation_mode_and_leaves_the_mode(
 
 def test_frames_are_kept_up_to_the_limit(tiny: TPOModel, world: Callable[..., list[Sample]], monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[str] = []
-    load = Frames._load
-    monkeypatch.setattr(Frames, "_load", lambda self, sample: loads.append(sample.media.path) or load(self, sample))
+    load = ClipLoader.clip
+    monkeypatch.setattr(ClipLoader, "clip", lambda self, sample: loads.append(sample.media.path) or load(self, sample))
     clips = [world(index, "conversation")[:1] for index in (0, 1, 0, 1)]
     size = Frames(tiny.backbone).row(clips[0]).frames.nbytes
     for limit, expected in ((2 * size, 2), (size, 3), (0, 4)):

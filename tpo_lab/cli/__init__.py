@@ -88,7 +88,8 @@ def run(arguments: list[str]) -> int:
         failure = explain(error)
         if as_json and _is_first_process():
             _print(plain({"error": failure.document()}))
-        print(f"{'' if failure.kind == 'interrupted' else 'error: '}{failure.message}", file=sys.stderr)
+        if _is_first_process() or not (failure.kind in ("usage", "interrupted") or getattr(error, "common", False)):
+            print(f"{'' if failure.kind == 'interrupted' else 'error: '}{failure.message}", file=sys.stderr)
         return failure.status
 
 
