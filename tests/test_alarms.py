@@ -54,6 +54,7 @@ def test_a_head_without_gradient_is_told_once_at_the_step_of_patience():
     metrics = lines("2.region", gradient__region=gradients, gradient__temporal=[0.1] * 9, mlm=[1.0] * 9)
     found = alarms(metrics, limits=Limits(patience=3))
     assert told(found) == [(NO_GRADIENT, "2.region", 4, "region"), (NO_GRADIENT, "2.region", 9, "region")]
+    assert [alarm.began for alarm in found] == [2, 7]
     assert "no loss has reached it for 3 steps" in found[0].meaning and "'region' above 0" in found[0].advice
     assert told(alarms(metrics, limits=Limits(patience=4))) == [(NO_GRADIENT, "2.region", 5, "region")]
     assert alarms(metrics, limits=Limits(patience=5)) == ()
@@ -80,33 +81,58 @@ def test_names_that_a_run_folder_wrote_down_are_read():
     assert found.subject == "region" and found.meaning.startswith("The gradient of 'region' is not a finite number")
 
 
+def test_a_single_spike_is_no_alarm_and_neither_are_many():
+    spiky = [0.1, 0.1, 0.1, 9.0] * 30
+    assert alarms(lines("3b", mlm=[0.1] * 20 + [50.0] + [0.1] * 20)) == ()
+    assert alarms(lines("3b", assign=[0.1] * 20 + spiky)) == ()
+    assert len(alarms(lines("3b", assign=[0.1] * 20 + spiky), limits=Limits(lasting=1))) == 30
+
+
+def test_a_lasting_explosion_is_told_once_with_the_step_at_which_it_began():
+    values = [0.5 - 0.01 * step for step in range(20)] + [0.3, 40.0, 30.0, 50.0, 20.0, 10.0, 60.0, 70.0]
+    (found,) = alarms(lines("3b", mlm=values, loss=values, assign=[1.0] * 28))
+    assert (found.kind, found.stage, found.began, found.step, found.subject) == (EXPLODED, "3b", 22, 26, "mlm")
+    # of 0.5, 0.49, ..., 0.31 and 0.3
+    assert found.meaning == (
+        "The loss 'mlm' has stayed at more than 10 times its usual 0.4 since step 22, "
+        "and higher than when the stage began: it is 10 at step 26."
+    )
+    assert told(alarms(lines("3b", mlm=values[:25]))) == [], "it cannot be told before the fifth value"
+
+
 def test_a_term_that_exploded_against_its_median():
-    values = [4.0, 3.0, 2.0, 1.0, 0.5, 0.5, 0.5, 4.0, 4.9, 5.1, 9.0, 0.5, 6.0]
-    limits = Limits(factor=10.0, window=5, least=4)
-    found = alarms(lines("3a", region__l1=values, mlm=[1.0] * 13), limits=limits)
-    # usual 0.5 until step 10; 4.0 is no more than at the start, 4.9 is not 10 times as much, 9.0 is no longer unusual
-    assert told(found) == [(EXPLODED, "3a", 10, "region/l1")]
-    assert "is 5.1, 10 times its usual 0.5, and higher than when the stage began" in found[0].meaning
+    values = [4.0, 3.0, 2.0, 1.0, 0.5, 0.5, 0.5, 4.0, 4.9, 5.1, 9.0, 0.5, 6.0, 7.0, 8.0, 9.0]
+    limits = Limits(factor=10.0, window=5, least=4, lasting=2)
+    # usual 0.5 until step 10; 4.0 is no more than at the start, 4.9 is not 10 times as much, 5.1 is alone, 9.0 is no longer unusual
+    assert told(alarms(lines("3a", region__l1=values, mlm=[1.0] * 16), limits=limits)) == []
+    values[7:9] = [0.5, 0.5]
+    found = alarms(lines("3a", region__l1=values, mlm=[1.0] * 16), limits=limits)
+    assert told(found) == [(EXPLODED, "3a", 11, "region/l1")] and found[0].began == 10
+    assert "10 times its usual 0.5 since step 10," in found[0].meaning and "it is 9 at step 11." in found[0].meaning
 
 
-def test_an_explosion_needs_a_history_a_factor_and_more_than_the_start():
-    limits = Limits(factor=10.0, window=50, least=4)
+def test_an_explosion_needs_a_history_a_factor_more_than_the_start_and_several_in_a_row():
+    limits = Limits(factor=10.0, window=50, least=4, lasting=2)
     flat = [1.0, 1.0, 1.0, 1.0]
-    assert told(alarms(lines("1", mlm=[*flat, 10.0]), limits=limits)) == []
-    assert told(alarms(lines("1", mlm=[*flat, 10.1, 11.0, 1.0, 12.0]), limits=limits)) == [
-        (EXPLODED, "1", 5, "mlm"),
-        (EXPLODED, "1", 8, "mlm"),
+    assert told(alarms(lines("1", mlm=[*flat, 10.0, 10.0]), limits=limits)) == []
+    assert told(alarms(lines("1", mlm=[*flat, 10.1, 11.0, 1.0, 12.0, 1.0, 13.0, 14.0, 15.0]), limits=limits)) == [
+        (EXPLODED, "1", 6, "mlm"),
+        (EXPLODED, "1", 11, "mlm"),
     ]
-    assert alarms(lines("1", mlm=[*flat[1:], 11.0]), limits=limits) == (), "three values are no history"
-    assert alarms(lines("1", mlm=[50.0, *flat, 11.0]), limits=limits) == (), "it was higher when it began"
+    assert alarms(lines("1", mlm=[*flat[1:], 11.0, 1.0]), limits=limits) == (), "three values are no history"
+    assert alarms(lines("1", mlm=[50.0, *flat, 11.0, 11.0]), limits=limits) == (), "it was higher when it began"
     assert alarms(lines("1", mlm=[*flat, None, None]), limits=limits) == ()
-    assert alarms(lines("1", mlm=[0.0] * 4 + [1.0]), limits=limits) == (), "nothing is usual yet"
-    assert alarms(lines("1", lr=[0.1] * 4 + [9.0], gradient__region=[0.1] * 4 + [9.0], rows=[1] * 4 + [99]), limits=limits) == ()
+    rare = [*flat, None, 11.0, None, None, 12.0]
+    assert told(alarms(lines("1", mlm=rare), limits=limits)) == [(EXPLODED, "1", 9, "mlm")], "values in a row, whatever steps are between"
+    assert alarms(lines("1", mlm=[0.0] * 4 + [1.0, 1.0]), limits=limits) == (), "nothing is usual yet"
+    high = [0.1] * 4 + [9.0] * 2
+    assert alarms(lines("1", lr=high, gradient__region=high, rows=[1] * 4 + [99] * 2), limits=limits) == ()
 
 
 def test_a_value_that_is_not_finite_does_not_enter_the_median():
-    metrics = lines("1", mlm=[1.0, math.nan, 1.0, 1.0, 1.0, 20.0])
-    assert told(alarms(metrics, limits=Limits(least=4))) == [(NOT_FINITE, "1", 2, "mlm"), (EXPLODED, "1", 6, "mlm")]
+    metrics = lines("1", mlm=[1.0, math.nan, 1.0, 1.0, 1.0, 20.0, math.nan, 30.0])
+    found = alarms(metrics, limits=Limits(least=4, lasting=2))
+    assert told(found) == [(NOT_FINITE, "1", 2, "mlm"), (EXPLODED, "1", 8, "mlm")] and found[1].began == 6
 
 
 def test_routes_that_collapse_are_told_when_two_probes_show_it():
@@ -121,7 +147,7 @@ def test_routes_that_collapse_are_told_when_two_probes_show_it():
     ]
     found = alarms([], probes)
     assert told(found) == [(ROUTE_COLLAPSE, "3a", 15, "region")]
-    assert "ask head 'region' in 100% of the places" in found[0].meaning
+    assert "ask head 'region' in 100% of the places" in found[0].meaning and found[0].began == 10
     assert told(alarms([], probes, Limits(probes=1))) == [(ROUTE_COLLAPSE, "3a", 1, "region"), (ROUTE_COLLAPSE, "3a", 10, "region")]
 
 

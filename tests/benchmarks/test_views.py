@@ -14,11 +14,14 @@ import psutil
 import pytest
 
 from tests.benchmarks.conftest import note
+from tests.widgets.gradient_fixtures import line, random_gradients, run_folder
 from tests.widgets.lab import Lab, running
 from tpo_lab.video.writer import write_clip
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 FRAMES, SIDE, LONG = 64, 336, 2000
+MEASUREMENTS, OWNERS = 200, ("mlm", "region", "temporal", "mask")
+MODULES = ("connector", "tokens.rows.output", *(f"llm.lora.{layer}" for layer in range(32)), *(f"heads.{name}" for name in OWNERS[1:]))
 
 MAKE = f"""
 import json
@@ -58,6 +61,22 @@ SCRUB = """async (count) => {
     const began = performance.now();
     canvas.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
     while (canvas.dataset.frame !== String(number)) await new Promise((done) => setTimeout(done, 0));
+    steps.push(performance.now() - began);
+  }
+  return steps;
+}"""
+
+MEASURED = """async (count) => {
+  const until = async (true_) => { while (!true_()) await new Promise((done) => setTimeout(done, 0)); };
+  const find = (selector) => document.querySelector(`.tpo-view ${selector}`);
+  window.jupyterapp.commands.execute('notebook:run-cell');
+  await until(() => find('.tpo-g-when')?.textContent);
+  const slider = find('.tpo-g-steps input'), steps = [];
+  for (let number = 0; number < count; number++) {
+    const began = performance.now();
+    slider.value = number;
+    slider.dispatchEvent(new Event('input'));
+    await until(() => find('.tpo-g-when').textContent.includes(`(${number + 1} of`));
     steps.push(performance.now() - began);
   }
   return steps;
@@ -127,6 +146,16 @@ def test_two_thousand_frames(lab: Lab, page: Any, pytestconfig: pytest.Config):
     note(pytestconfig, "HeadView, 2,000 frames, one step of the scrubber, drawn", [step / 1000 for step in steps])
     print(f"\nseen after {seen:.0f} ms; a step {statistics.median(steps):.1f} ms, the slowest {max(steps):.0f} ms")
     print(f"the browser's page: {before:.0f} MB before, {peak:.0f} MB at most, the view so {peak - before:.0f} MB")
+
+
+def test_two_hundred_measurements_of_gradients(lab: Lab, page: Any, pytestconfig: pytest.Config):
+    """Bar: 50 ms a step."""
+    measured = [line("3b", 1 + 10 * number, random_gradients(OWNERS, MODULES, seed=number)) for number in range(MEASUREMENTS)]
+    run_folder(lab.root / "run", measured)
+    opened(lab, page, "gradients.ipynb", ["from tpo_widgets import GradientView", "GradientView(run='run')"])
+    steps = page.evaluate(MEASURED, MEASUREMENTS)
+    note(pytestconfig, "GradientView, 200 measurements of 37 modules, one step of the scrubber, drawn", [step / 1000 for step in steps])
+    print(f"\na step {statistics.median(steps):.1f} ms, the slowest {max(steps):.1f} ms")
 
 
 def renderer() -> float:

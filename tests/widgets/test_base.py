@@ -157,6 +157,45 @@ def test_the_browser_and_python_follow_each_other(live: Any):
     page.until_page("() => [...document.querySelectorAll('canvas')].every((each) => each.dataset.frame === '2')")
 
 
+_PLAYHEAD = """async () => {
+  let clock = 1000, saves = 0;
+  const timers = [], performance = { now: () => clock }, setTimeout = (act, wait) => timers.push([clock + wait, act]);
+  const pass = (time) => { clock += time; timers.splice(0).forEach(([due, act]) => (due <= clock ? act() : timers.push([due, act]))); };
+  const values = { time_sec: 0, sample: "" }, listeners = {};
+  const shared = {
+    get: (name) => values[name], save_changes: () => { saves += 1; },
+    set(name, value) { if (values[name] !== value) { values[name] = value; (listeners[name] ?? []).forEach((each) => each()); } },
+    on(event, listener) { (listeners[event.replace("change:", "")] ??= []).push(listener); },
+  };
+  const opened = () => { CODE; return playheadOf({ get: () => "IPY_MODEL_one", widget_manager: { get_model: async () => shared } }); };
+  const [one, other] = [await opened(), await opened()], seen = [], said = [];
+  const say = () => said.push([values.time_sec, values.sample, saves]);
+  const stop = other.on(() => seen.push([other.get("time_sec"), other.get("sample")]));
+  one.set({ time_sec: 1 }); say();
+  one.set({ time_sec: 2 }); one.set({ time_sec: 3, sample: "a" }); one.set({ time_sec: 3 }); say();
+  pass(200); say();
+  one.set({ time_sec: 4 }); one.set({ time_sec: 5, sample: "b" });
+  shared.set("time_sec", 2); say();
+  pass(200); say();
+  shared.set("time_sec", 9);
+  one.set({ time_sec: 9 }); stop(); one.set({ time_sec: 10 }); pass(200); say();
+  return { seen, said, timers: timers.length };
+}"""
+
+
+@pytest.mark.browser
+def test_views_follow_every_step_at_once_and_python_hears_of_quick_ones_together(new_page: Any):
+    code = (Path(source.__file__).parent / "front" / "playhead.js").read_text(encoding="utf-8").replace("export ", "")
+    found = new_page().evaluate(_PLAYHEAD.replace("CODE", code))
+    # the other view has a module of its own, and yet sees each step; a step of several names once
+    assert found["seen"] == [[1, ""], [2, ""], [3, "a"], [4, "a"], [5, "b"], [9, "b"]]
+    first, quick, later, echo, hand, last = found["said"]
+    assert first == [1, "", 1] and quick == [1, "", 1], "the first is saved at once, what comes soon after it waits"
+    assert later == [3, "a", 2]
+    assert echo == [2, "a", 2] and hand == [5, "b", 3], "a late echo takes nothing back"
+    assert last == [10, "b", 4] and found["timers"] == 0
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("dark", [False, True])
 def test_what_is_drawn_is_where_the_numbers_say(open_page: Any, artifacts: Path, dark: bool):

@@ -234,12 +234,54 @@ class TestMoving:
         ):
             page.keyboard.press(key)
             at_frame(page, number)
-            assert playhead(page, "time_sec") == made.TIMES[number]
+            page.wait_for_function("(time) => tpoPage.playheads[0].get('time_sec') === time", arg=made.TIMES[number])
         page.keyboard.press(" ")
         page.wait_for_selector("button[aria-label=Pause]")
         page.wait_for_function("() => tpoPage.playheads[0].get('time_sec') > 0.4")
         page.keyboard.press(" ")
         page.wait_for_selector("button[aria-label=Play]")
+
+    def test_a_step_changes_words_and_leaves_every_element_in_its_place(self, open_page: Any):
+        page = open_page(view_of(made.masked(), made.masked_answer()))
+        page.wait_for_selector(".head-curve")
+        jump(page, 1)
+        before = page.locator(".head-legend, .head-readout, .head-count").all_inner_texts()
+        page.evaluate("""() => {
+            window.moved = [];
+            const tell = (found) => found.forEach(({ target }) => window.moved.push(target.className || target.nodeName));
+            const watch = new MutationObserver(tell);
+            watch.observe(document.querySelector(".head-view"), { childList: true, subtree: true });
+        }""")
+        page.locator("canvas").first.focus()
+        # where the model says that it is hidden
+        for number in (2, 3, 4):
+            page.keyboard.press("ArrowRight")
+            at_frame(page, number)
+        after = page.locator(".head-legend, .head-readout, .head-count").all_inner_texts()
+        assert all(one != other for one, other in zip(before, after, strict=True)), "the words follow"
+        assert page.evaluate("() => window.moved") == [], "a long video would leave its length in elements behind"
+
+    def test_a_steady_hand_asks_for_frames_many_at_once_and_a_jump_for_few(self, live: Any):
+        count = 160
+        view = view_of(made.boxed(), frames=made.frames(count), times_sec=[number / 40 for number in range(count)])
+        page_of = live(view)
+        asked: list[list[str]] = []
+        view.on_msg(lambda _, message, __: asked.append([name for name in message["want"] if name.startswith("frame/")]))
+        page_of.until_page(f"() => {AT_FRAME.format(0)}")
+        page_of.page.locator("canvas").first.focus()
+        for number in range(1, 41):
+            page_of.page.keyboard.press("ArrowRight")
+            page_of.until_page(f"() => {AT_FRAME.format(number)}")
+        names = [name for each in asked for name in each]
+        assert len(names) == len(set(names)), "none twice"
+        assert {f"frame/0/{number}" for number in range(1, 46)} <= {"frame/0/1", *names}
+        assert len([each for each in asked if each]) <= 10
+        page_of.until(lambda: view.playhead.time_sec == 40 / 40, "the last step")
+        asked.clear()
+        view.playhead.time_sec = 100 / 40
+        page_of.until_page(f"() => {AT_FRAME.format(100)}")
+        page_of.until(lambda: any("frame/0/104" in each for each in asked), "the neighbours")
+        assert {name for each in asked for name in each} == {f"frame/0/{number}" for number in range(98, 105)}
 
     def test_the_worst_frame_is_that_of_the_lowest_score(self, open_page: Any):
         page = open_page(view_of(made.masked(), made.masked_answer(shift=1)))

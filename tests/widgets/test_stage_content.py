@@ -25,7 +25,7 @@ from tpo_lab.model import TPOModel
 from tpo_lab.runs import RunFolder
 from tpo_lab.schedules import lr_factor
 from tpo_lab.stages import CurriculumPart, Lora
-from tpo_lab.training.alarms import alarms
+from tpo_lab.training.alarms import Limits, alarms
 from tpo_widgets import StageView
 from tpo_widgets.content import Moment
 from tpo_widgets.stages.alarms import judged
@@ -427,6 +427,7 @@ def test_alarms_are_those_of_the_library_and_the_last_ones_are_listed(tmp_path: 
 def test_looking_now_and_then_finds_what_looking_at_everything_does(seed: int, chunks: list[int]):
     chance = random.Random(seed)
     quiet = {head: 0 for head in HEADS}
+    high = dict.fromkeys(("mlm", "region/giou", "temporal/start"), 0)
     history = History()
     lines: list[dict[str, Any]] = []
     for chunk in chunks:
@@ -435,6 +436,10 @@ def test_looking_now_and_then_finds_what_looking_at_everything_does(seed: int, c
             each["region/giou"] = chance.choice([1.0, 30.0]) if chance.random() < 0.1 else 1.0
             if chance.random() < 0.12:  # a term of few batches
                 each["temporal/start"] = chance.choice([0.5, 0.5, 0.5, 60.0])
+            for name in high:  # spikes, and explosions that last
+                high[name] = chance.choice([1, 4, 5, 6, 40, 80]) if high[name] == 0 and chance.random() < 0.02 else max(0, high[name] - 1)
+                if high[name] and name in each:
+                    each[name] = chance.choice([20.0, 50.0, 90.0, 900.0]) * 1.1 ** high[name]
             for head in HEADS:
                 quiet[head] = chance.choice([0, 0, 20, 90]) if quiet[head] == 0 and chance.random() < 0.05 else max(0, quiet[head] - 1)
                 each[f"gradient/{head}"] = 0.0 if quiet[head] else 1.0
@@ -448,12 +453,25 @@ def test_looking_now_and_then_finds_what_looking_at_everything_does(seed: int, c
     assert history.alarms() == alarms(lines)
 
 
+@pytest.mark.parametrize("looked", [60, 61, 62, 63, 64])
+def test_an_explosion_is_told_though_it_began_before_the_last_look(looked: int):
+    # the median before step 61 hangs on the oldest of its fifty values
+    values = [1.0] * 10 + [0.1] * 26 + [1.0] * 24 + [2.0, 6.0, 11.0, 12.0, 13.0]
+    lines = [line("3b", step, mlm=value) for step, value in enumerate(values, 1)]
+    history = History()
+    for part in (lines[:looked], lines[looked:]):
+        history.add(part)
+        history._cost = 0.0
+        found = history.alarms(whole=False)
+    assert found == alarms(lines) and [(alarm.began, alarm.step, alarm.subject) for alarm in found] == [(61, 65, "mlm")]
+
+
 def test_a_look_at_what_is_new_judges_few_lines(long_view: StageView):
     history = content_of(long_view).history
     assert history is not None
     stage = history.stages["3b"]
     new = judged(stage, stage.step - 20)
-    assert 20 + WINDOW <= len(new) <= 20 + WINDOW + 1 + 10 and judged(stage, 0) is stage.lines
+    assert 20 + WINDOW <= len(new) <= 20 + WINDOW + Limits().lasting + 1 + 10 and judged(stage, 0) is stage.lines
     rare = {"mlm", "region/l1"}
     assert all(rare <= set(each) for each in new)
 

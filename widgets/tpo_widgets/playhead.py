@@ -10,6 +10,7 @@ class Playhead(Widget):  # type: ignore[misc]
     """The scrubber and the selection of one view or of several.
 
     It is one model in the kernel and one in the browser, so views that share it are linked in both, with or without a kernel.
+    In the browser views follow every step at once. Of steps that come within a tenth of a second the kernel hears the last one.
 
     Attributes:
         time_sec: seconds from the start of the clip.

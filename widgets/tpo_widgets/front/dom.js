@@ -23,6 +23,12 @@ function filled(element, attributes, children) {
   return element;
 }
 
+/** Sets an element's only text, where it changed; the text node stays, since `textContent` would leave one behind at every step. */
+export function reword(element, words) {
+  if (!element.firstChild) element.append("");
+  if (element.firstChild.data !== words) element.firstChild.data = words;
+}
+
 /** Calls `draw` once before the next picture of the screen, however often it is asked to. */
 export function onNextFrame(draw) {
   let asked = 0;

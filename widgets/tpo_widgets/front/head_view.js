@@ -1,13 +1,13 @@
 // HeadView: what heads predict for a sample over its frames, beside the truth; one checkpoint, or two side by side.
 
-import { h, s, shown } from "./dom.js";
+import { h, reword, s, shown } from "./dom.js";
 import { frameStage } from "./frame_stage.js";
 import { mounted } from "./mount.js";
 import { objectHue, paintOverlay, placeOf } from "./head_overlay.js";
 import { headRuns, jsonOf } from "./head_runs.js";
 import { headTimeline } from "./head_timeline.js";
 
-const FEW_FRAMES = 128, NEAR = [1, 2, 3, 4, -1, -2], FEW_BOXES = 8, FEW_LABELS = 6, FEW_TERMS = 8, REST_MS = 120, PLAYED_MS = 66;
+const FEW_FRAMES = 128, NEAR = [1, 2, 3, 4, -1, -2], STRIDE = 4, SOON = 5, LATER = 16, FEW_BOXES = 8, FEW_LABELS = 6, FEW_TERMS = 8, REST_MS = 120, PLAYED_MS = 66;
 const NOT_HELD = "This page does not hold it.";
 const HEAD_ICONS = {
   first: "M3,3 V13 M13,3 L6,8 L13,13 Z", before: "M11,3 L4,8 L11,13 Z", play: "M4,2 L13,8 L4,14 Z", pause: "M4,3 H7 V13 H4 Z M10,3 H13 V13 H10 Z",
@@ -41,7 +41,8 @@ function buildHead({ model, root, playhead, resources, document: doc }) {
   const sides = doc.names.length;
   const layers = { truth: true, model: true, trails: true, edges: true };
   let closed = false, place = -1, facts = null, times = [0], runs = null, scores = {}, stages = [];
-  let frame = 0, busy = false, next = null, resting = 0, playing = null, order = 0;
+  let frame = 0, busy = false, next = null, resting = 0, playing = null, order = 0, tellLegend = () => {};
+  const style = getComputedStyle(root), colour = (name) => style.getPropertyValue(`--tpo-${name}`).trim();
 
   const how = () => model.get("how");
   const sourceOf = (side) => `${side}.${how()}`;
@@ -233,7 +234,6 @@ function buildHead({ model, root, playhead, resources, document: doc }) {
 
   function overlay(context, view, side) {
     if (!facts) return;
-    const style = getComputedStyle(root), colour = (name) => style.getPropertyValue(`--tpo-${name}`).trim();
     const items = [...itemsOf("truth", side), ...(sides ? itemsOf(sourceOf(side), side) : [])];
     const prompts = facts.prompts.filter(({ at }) => at === frame);
     const colours = { truth: colour("truth"), model: colour(tone(side)), pointed: colour("pointed") };
@@ -284,26 +284,33 @@ function buildHead({ model, root, playhead, resources, document: doc }) {
     const what = { region: "box", temporal: "window", mask: "object" };
     const titles = doc.names.flatMap((name) => [sides > 1 ? `${name}: here` : "here", sides > 1 ? `${name}: whole` : "whole"]);
     const selected = playhead.get("object");
+    const told = [];
     const rows = heads.flatMap((head) => allObjects(head).map((object) => {
       const moment = head === "region" ? [...said("truth").boxes, ...doc.names.flatMap((_, side) => said(sourceOf(side)).boxes)].find((each) => each.object === object) : null;
       const true_ = objectsOf(head, "truth").includes(object);
       const button = h("button", { type: "button", class: "head-object", "aria-pressed": String(selected === object), onclick: () => pick(head, object), "data-object": object, "data-head": head },
         h("span", { class: "head-swatch", style: { background: several() && head !== "temporal" ? objectHue(object) : "var(--tpo-model)" } }), `${what[head]} ${object + 1}${true_ ? "" : sides ? ", model only" : ""}`);
       const jump = moment ? h("button", { type: "button", class: "head-jump", title: "Show its frame", onclick: () => go(moment.at) }, `${shown(moment.time)} s`) : null;
-      const cells = doc.names.flatMap((_, side) => { const { here, whole } = scoreOf(head, object, sourceOf(side)); return [here, whole]; });
-      return h("tr", {}, h("td", {}, button, jump), ...cells.map((value) => h("td", { class: "n" }, shown(value))));
+      const cells = doc.names.flatMap((_, side) => {
+        const here = h("td", { class: "n" });
+        told.push(() => reword(here, shown(scoreOf(head, object, sourceOf(side)).here)));
+        return [here, h("td", { class: "n" }, shown(scoreOf(head, object, sourceOf(side)).whole))];
+      });
+      return h("tr", {}, h("td", {}, button, jump), ...cells);
     }));
     const kind = sides && heads.includes("mask") && curveOf(sourceOf(0))[0] === "J" ? "IoU (J of masks)" : "IoU";
     const key = h("p", { class: "head-key" }, h("span", { class: "head-truth-ink" }, "╌ truth"), ...doc.names.map((name, side) => h("span", { class: `head-${tone(side)}-ink` }, `━ ${name}`)),
       facts.prompts.length ? h("span", {}, "▽ pointed at (white)") : null, h("span", { class: "tpo-soft" }, "┈ of another frame"));
     const table = h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, sides ? `object, ${kind}` : "object"), ...titles.map((title) => h("th", { class: "n" }, title)))), h("tbody", {}, ...rows));
-    // the focus stays where it was, since every step draws the table again
+    // the focus stays where it was when the table is drawn again
     const held = legend.contains(document.activeElement) ? document.activeElement.dataset : null;
     const scrolled = legend.querySelector(".head-rows")?.scrollTop ?? 0;
     const list = h("div", { class: "head-rows" }, rows.length ? table : h("p", { class: "tpo-soft" }, "No object: nothing to point at was asked or given."));
     legend.replaceChildren(key, list);
     list.scrollTop = scrolled;
     if (held) legend.querySelector(`[data-object="${held.object}"][data-head="${held.head}"]`)?.focus();
+    // a step changes the scores here and nothing else, so the table stays
+    tellLegend = () => told.forEach((tellCell) => tellCell());
   }
 
   function drawTimeline() {
@@ -325,7 +332,8 @@ function buildHead({ model, root, playhead, resources, document: doc }) {
 
   function tell() {
     const words = `frame ${frame + 1} of ${times.length} · ${shown(times[frame], 4)} s`;
-    keys.count.textContent = words;
+    reword(keys.count, words);
+    tellLegend();
     timeline.at(times[frame], words);
     const object = Math.max(playhead.get("object"), 0);
     stages.forEach(({ readout }, side) => {
@@ -337,7 +345,7 @@ function buildHead({ model, root, playhead, resources, document: doc }) {
         const best = said(sourceOf(side)).windows[0];
         if (best) lines.push(`first window: IoU ${shown(best.iou)}${best.score === null ? "" : `, score ${shown(best.score)}`}`);
       }
-      readout.textContent = lines.join(" · ");
+      reword(readout, lines.join(" · "));
     });
   }
 
@@ -387,16 +395,24 @@ function buildHead({ model, root, playhead, resources, document: doc }) {
     if (mine !== order || closed) return;
     const failed = found.slice(1).find(({ status, reason }) => status === "rejected" && reason.message !== NOT_HELD);
     if (failed) tellTrouble(failed.reason.message);
+    const step = number - frame;
     frame = number;
+    readAhead(step);
     await Promise.all(stages.map(({ stage }) => stage.show(number)));
     if (mine !== order || closed) return;
     busy = false;
-    drawLegend();
     tell();
     root.dataset.frame = number;
     clearTimeout(resting);
     resting = setTimeout(ahead, playing ? 0 : REST_MS);
     if (next !== null && next !== number) want(next);
+  }
+
+  /** Asks for what a steady hand comes to next, many frames in one message: to a notebook a message costs far more than a frame. */
+  function readAhead(step) {
+    const at = (steps) => frame + steps * step, inside = (number) => number >= 0 && number < times.length;
+    if (!step || Math.abs(step) > STRIDE || !inside(at(SOON)) || resources.asked(nameOfFrame(at(SOON)))) return;
+    for (let steps = 1; steps <= LATER && inside(at(steps)); steps++) Promise.allSettled(needed(at(steps)));
   }
 
   /** Fetches what is likely to be looked at: of a short clip everything, of a long one the neighbours. */

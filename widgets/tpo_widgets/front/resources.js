@@ -3,7 +3,7 @@
 const KEPT_BYTES = 32 * 2 ** 20;
 const AT_ONCE = 16;
 
-/** Fetches by name: `get(name)` promises { about, bytes }; `has(name)`; `onSilence(f)` is called where nobody answers. */
+/** Fetches by name: `get(name)` promises { about, bytes }; `has(name)`; `asked(name)`, whether it is here or on its way; `onSilence(f)` is called where nobody answers. */
 export function resourcesOf(model, { patience = 5000 } = {}) {
   const kept = new Map();
   const waiting = new Map();
@@ -80,6 +80,7 @@ export function resourcesOf(model, { patience = 5000 } = {}) {
   return {
     get,
     has: (name) => kept.has(name),
+    asked: (name) => kept.has(name) || waiting.has(name),
     onSilence(listener) { silence = listener; },
     forget() { kept.clear(); bytes = 0; },
     close() { clearTimeout(timer); model.off("msg:custom", receive); },

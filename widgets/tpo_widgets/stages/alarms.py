@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tpo_widgets.stages.history import StageHistory
 
 _LIMITS = Limits()
-_CONTEXT = max(_LIMITS.window, _LIMITS.patience) + 1
+_CONTEXT = max(_LIMITS.window + _LIMITS.lasting, _LIMITS.patience) + 1
 
 
 class AlarmWatch:
