@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tpo_lab.errors import UsageError
 from tpo_lab.freeze import ParameterGroup
+from tpo_lab.narrow_weights import NarrowAdamW
 from tpo_lab.stages import Stage
 
 
@@ -53,7 +54,7 @@ def build_optimizer(groups: Sequence[ParameterGroup], stage: Stage) -> AdamW:
     """
     if not groups:
         raise UsageError("groups", expected="at least one parameter group", got=list(groups), hint=f"Stage {stage.name!r} trains nothing.")
-    return AdamW(
+    return NarrowAdamW(
         [
             {
                 "params": list(group.parameters),
