@@ -3,6 +3,7 @@
 import { h } from "./dom.js";
 import { frameStage } from "./frame_stage.js";
 import { mounted } from "./mount.js";
+import { playheadOf } from "./playhead.js";
 
 function buildFrames({ root, playhead, resources, document: shownClip }) {
   const { size, times, box } = shownClip;
@@ -30,4 +31,4 @@ function buildFrames({ root, playhead, resources, document: shownClip }) {
   return () => { stop(); stage.close(); };
 }
 
-export default mounted(buildFrames, "Frames");
+export default mounted(buildFrames, "Frames", playheadOf);

@@ -6,6 +6,7 @@ import { gradientGrid } from "./gradient_grid.js";
 import { gradientShares } from "./gradient_shares.js";
 import { gradientCurves } from "./gradient_curves.js";
 import { mounted } from "./mount.js";
+import { playheadOf } from "./playhead.js";
 
 const FEW = 8, MOST_DECADES = 6, FOLD_FROM = 30;
 const signed = (value) => (Math.abs(value) < 0.005 ? "0.00" : `${value > 0 ? "+" : ""}${value.toFixed(2)}`);
@@ -276,4 +277,4 @@ function conflictLegend() {
     h("span", {}, h("i", { class: "tpo-g-key tpo-g-none" }), "one does not reach it"));
 }
 
-export default mounted(buildGradients, "Gradients");
+export default mounted(buildGradients, "Gradients", playheadOf);

@@ -3,6 +3,7 @@
 import { h, reword, s, shown } from "./dom.js";
 import { frameStage } from "./frame_stage.js";
 import { mounted } from "./mount.js";
+import { playheadOf } from "./playhead.js";
 import { objectHue, paintOverlay, placeOf } from "./head_overlay.js";
 import { headRuns, jsonOf } from "./head_runs.js";
 import { headTimeline } from "./head_timeline.js";
@@ -515,4 +516,4 @@ function buildHead({ model, root, playhead, resources, document: doc }) {
   };
 }
 
-export default mounted(buildHead, "What the heads predict");
+export default mounted(buildHead, "What the heads predict", playheadOf);

@@ -1,22 +1,21 @@
 // The frame around every view: its theme, the sentence in place of a view that cannot be drawn, what is shown where no kernel answers.
 
 import { h } from "./dom.js";
-import { playheadOf } from "./playhead.js";
 import { resourcesOf } from "./resources.js";
 
 /**
- * What a view's module exports by default.
+ * What a view's module exports by default; `playheadOf` for views that follow a moment, as `playhead.js` has it.
  *
  * `build({ model, root, playhead, resources, document })` fills `root` and may return how to tear it down, or
  * { update(document), close() } where it can take a new document without being built again.
  */
-export function mounted(build, label) {
+export function mounted(build, label, playheadOf = null) {
   async function render({ model, el }) {
     const root = h("div", { class: "tpo-view", role: "region", "aria-label": label });
     // JupyterLab takes keys such as the arrows for itself, unless the element that has the focus says not to.
     root.addEventListener("focusin", (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
     el.replaceChildren(root);
-    const playhead = await playheadOf(model);
+    const playhead = await playheadOf?.(model);
     const resources = resourcesOf(model);
     let view = null;
 

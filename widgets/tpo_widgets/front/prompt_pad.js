@@ -3,6 +3,7 @@
 import { h } from "./dom.js";
 import { frameStage } from "./frame_stage.js";
 import { mounted } from "./mount.js";
+import { playheadOf } from "./playhead.js";
 import { padAsk } from "./pad_ask.js";
 import { padHistory } from "./pad_history.js";
 import { padList } from "./pad_list.js";
@@ -203,4 +204,4 @@ function buildPad({ model, root, playhead, resources, document: clip }) {
   return () => { for (const close of [...stops, pointer.close, asking.close, masks.close, stage.close]) close(); };
 }
 
-export default mounted(buildPad, "PromptPad");
+export default mounted(buildPad, "PromptPad", playheadOf);

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { mounted } from "./mount.js";
+import { playheadOf } from "./playhead.js";
 import { stageRun } from "./stage_run.js";
 import { stageTable } from "./stage_table.js";
 
@@ -60,4 +61,4 @@ function buildStages({ model, root, playhead, resources, document }) {
   };
 }
 
-export default mounted(buildStages, "Stages of training");
+export default mounted(buildStages, "Stages of training", playheadOf);

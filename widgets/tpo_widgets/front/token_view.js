@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { mounted } from "./mount.js";
+import { playheadOf } from "./playhead.js";
 import { tokenRoutes, tokenSlots } from "./token_bars.js";
 import { tokenHeat } from "./token_heat.js";
 import { tokenPairs } from "./token_pairs.js";
@@ -156,4 +157,4 @@ function buildTokens({ model, root, playhead, resources, document: record }) {
   };
 }
 
-export default mounted(buildTokens, "Tokens of a step record");
+export default mounted(buildTokens, "Tokens of a step record", playheadOf);
