@@ -115,14 +115,14 @@ def test_gradient_checkpointing_changes_no_gradient(bench: Bench) -> None:
 
 @pytest.fixture(scope="module")
 def samples(world: Callable[..., list[Sample]]) -> list[Sample]:
-    return [sample for scene in range(2) for sample in world(scene)]
+    return [sample for scene in range(2) for sample in world(scene, "conversation", "region", "temporal", "mask")]
 
 
 def test_the_whole_recipe_trains_and_the_checkpoint_loads(folder: Path, samples: list[Sample], tmp_path: Path) -> None:
     """Stage 1, each head's, all tasks and with conversation, two steps each; then what was saved answers as what was trained."""
-    heads: list[Any] = [{"name": "region"}, {"name": "temporal"}]
+    heads: list[Any] = ["region", "temporal", {"name": "mask", "sam": "nano-sam2"}]
     model = tpo.build(str(folder), heads, num_frames=FRAMES)
-    stages = ("1", "2.temporal", "2.region", "3a", "3b")
+    stages = ("1", "2.temporal", "2.mask", "2.region", "3a", "3b")
     short = {f"{name}.{key}": 2 for name in stages for key in ("steps", "batch_size")}
     run = tpo.fit(model, samples, tpo.recipe("paper").replace(**short), tmp_path / "run")
     lines = run.metrics()
