@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
-from tests.distributed.jobs import stage_of
 from tpo_lab.cli import run
-from tpo_lab.errors import MissingExtraError, TPOError, UsageError
+from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.stages import Lora
-from tpo_lab.training import deepspeed, fsdp, processes
+from tpo_lab.training import fsdp, processes
 from tpo_lab.training.processes import JobFailed, Processes, chosen
 from tpo_lab.training.sharding import is_sharded, put, whole, whole_gradient
 
@@ -62,37 +60,11 @@ def test_pieces_for_one_process_are_refused() -> None:
         Processes("fsdp")
 
 
-def test_deepspeed_names_its_extra_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shard", ["auto", "ddp", "fsdp"])
+def test_deepspeed_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch, shard: str) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    monkeypatch.setattr(deepspeed, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"needs the module 'deepspeed'.*tpo-lab\[deepspeed\]"):
-        Processes()
-    monkeypatch.setattr(deepspeed, "find_spec", lambda name: object())
-    assert chosen("auto") == "deepspeed"
-    with pytest.raises(UsageError, match="expected auto or deepspeed"):
-        chosen("fsdp")
-
-
-@pytest.mark.parametrize("level", [2, 3])
-def test_deepspeed_leaves_batches_precision_and_small_parts_to_us(build_tiny: Callable[..., TPOModel], level: int) -> None:
-    model = build_tiny()
-    model.add_lora(Lora(rank=2, targets=("q_proj",)))
-    config: dict[str, Any] = {"train_batch_size": "auto", "zero_optimization": {"stage": level}}
-    deepspeed.configure(config, model, stage_of(grad_clip=0.7))
-    assert config["train_micro_batch_size_per_gpu"] == config["gradient_accumulation_steps"] == 1
-    assert "train_batch_size" not in config and config["gradient_clipping"] == 0.7
-    assert config["bf16"] == config["fp16"] == {"enabled": False}
-    least = config["zero_optimization"].get("stage3_param_persistence_threshold")
-    outside = [parameter for name, parameter in model.named_parts().items() if not name.startswith("llm.base.")]
-    assert least is None if level == 2 else all(parameter.numel() < least for parameter in outside)
-
-
-def test_a_touch_gives_gradients_of_zero_and_changes_nothing() -> None:
-    used, unused = nn.Parameter(torch.tensor([2.0, 3.0])), nn.Parameter(torch.tensor([[7.0]]))
-    loss = (used**2).sum() + deepspeed.touch([used, unused])
-    loss.backward()
-    assert loss.item() == 13.0 and used.grad.tolist() == [4.0, 6.0] and unused.grad.tolist() == [[0.0]]
-    assert float(deepspeed.touch([])) == 0.0
+    with pytest.raises(UsageError, match=r"accelerate's use_deepspeed: expected false, got 'true'\. Launch without .* --shard fsdp"):
+        chosen(shard)
 
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])

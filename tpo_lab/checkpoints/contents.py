@@ -87,10 +87,8 @@ def restore(model: TPOModel, tensors: Mapping[str, Tensor], *, label: str) -> No
             f"checkpoint {label}: expected one tensor per trained part, got {len(missing)} missing {missing[:3]} and {extra[:3]} extra."
         )
     for name, parameter in parts.items():
-        # ZeRO-3 leaves nothing of a parameter but a mark of its shape
-        shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
-        if shape != tuple(tensors[name].shape):
-            raise TPOError(f"checkpoint {label}: {name} expected shape {shape}, got {tuple(tensors[name].shape)}.")
+        if parameter.shape != tensors[name].shape:
+            raise TPOError(f"checkpoint {label}: {name} expected shape {tuple(parameter.shape)}, got {tuple(tensors[name].shape)}.")
         put(parameter, tensors[name])
 
 

@@ -62,7 +62,6 @@ def fit(
         UsageError: where data, recipe and model do not fit, there is already a run in `out`, what is resumed was started with another
             recipe, other options or other data, or there is no such tracker.
         Interrupted: after Ctrl-C or SIGTERM in any process; a checkpoint is saved.
-        MissingExtraError: accelerate is configured for DeepSpeed, which is not installed.
         TPOError: where the loss is no longer finite, a checkpoint cannot be written, or none of those in `out` is whole.
     """
     options = options or TrainingOptions()

@@ -145,7 +145,7 @@ class StageLoop:
         if processes.count > 1:
             weights = [fingerprint(parameter) for parameter in self.trained if not is_sharded(parameter)]
             processes.require_same(stage=stage.name, rows=data.sizes, steps=self.total, weights=weights)
-        self.module, self.optimizer = processes.prepare(step, optimizer, stage)
+        self.module, self.optimizer = processes.prepare(step, optimizer)
         self.schedule = scheduler(optimizer, stage, self.total)
         self.watch = GradientWatch(model, stage, options.gradient_patience)
         self.history = GradientHistory(model, stage, data, frames, run, options) if options.probe_every else None
@@ -260,7 +260,7 @@ class StageLoop:
             raise JobFailed(f"stage {self.stage.name}, step {self.step + 1}: the loss is not finite (terms: {', '.join(broken)}).")
         report = weighted(report, [counts for counts, _ in found], spread, number)
         if report.total.requires_grad:
-            self.processes.backward(report.total, last=number == spread.passes - 1)
+            self.processes.backward(report.total)
         return joined([report])
 
     def _forward(self, batch: Batch | None) -> LossReport:

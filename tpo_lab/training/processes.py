@@ -1,8 +1,7 @@
 """Several processes on one stage, as accelerate starts them: what they tell each other, and how their gradients become one.
 
 Every process computes its own rows with the same trained weights. "ddp": all weights are whole on each process. "fsdp": the language
-model's own weights are cut into pieces (`tpo_lab.training.fsdp`), and what trains beside it is whole. DeepSpeed takes over both where
-accelerate is configured for it.
+model's own weights are cut into pieces (`tpo_lab.training.fsdp`), and what trains beside it is whole.
 Not here: torch's `DistributedDataParallel`. It forgets which parameters were used in all but the last part of an accumulated batch, and
 gives those that no process used a gradient of zero, by which AdamW moves them. So several processes would train other weights than one.
 """
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from tpo_lab.errors import TPOError, UsageError, unknown_name
 from tpo_lab.model import TPOModel
 from tpo_lab.stages import Stage
-from tpo_lab.training import deepspeed, fsdp, sharding
+from tpo_lab.training import fsdp, sharding
 from tpo_lab.training.micro_batch import TrainingStep
 from tpo_lab.training.sharding import Shard, is_sharded
 
@@ -49,8 +48,7 @@ class Processes:
         timeout: how long one waits for the others.
 
     Raises:
-        UsageError: an unknown `shard`, one that accelerate's configuration contradicts, or FSDP with one process.
-        MissingExtraError: accelerate is configured for DeepSpeed, which is not installed.
+        UsageError: an unknown `shard`, one that accelerate's configuration contradicts, FSDP with one process, or DeepSpeed.
     """
 
     def __init__(self, shard: str = "auto", *, timeout: timedelta = TIMEOUT) -> None:
@@ -67,8 +65,6 @@ class Processes:
         # beside the accelerators' own connections, so that what is told does not wait for what they compute
         self._told = torch.distributed.new_group(backend="gloo", timeout=timeout) if self.count > 1 else None
         self._module: TrainingStep | None = None
-        self._engine: Any = None
-        self._beside: list[nn.Parameter] = []
 
     @property
     def device(self) -> torch.device:
@@ -100,14 +96,9 @@ class Processes:
         self._module.bf16 = stage.precision == "bf16"
         return self._module
 
-    def prepare(self, step: TrainingStep, optimizer: Optimizer, stage: Stage) -> tuple[nn.Module, Any]:
+    def prepare(self, step: TrainingStep, optimizer: Optimizer) -> tuple[nn.Module, Any]:
         """What computes the losses, and what steps, whose `optimizer` is the given one."""
-        if self.kind != "deepspeed":
-            return step, self.accelerator.prepare_optimizer(optimizer, device_placement=False)
-        deepspeed.configure(self.accelerator.state.deepspeed_plugin.deepspeed_config, step.model, stage)
-        self._engine, prepared = self.accelerator.prepare(step, optimizer)
-        self._beside = deepspeed.beside_the_language_model(step.model)
-        return self._engine, prepared
+        return step, self.accelerator.prepare_optimizer(optimizer, device_placement=False)
 
     def everyone(self, value: T) -> list[T]:
         """The values of all processes, in their order; all of them call it."""
@@ -155,18 +146,13 @@ class Processes:
             if reason is not None:
                 raise JobFailed(f"Process {rank} of {self.count} failed. {reason}")
 
-    def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Compute the gradients of one part of a batch; `last` tells that no other part follows."""
-        if self._engine is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            return
-        self._engine.set_gradient_accumulation_boundary(is_boundary=last)
-        # the engine divides by the number of processes
-        self._engine.backward(loss * self.count + deepspeed.touch(self._beside))
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of one part of a batch."""
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up what all processes have found; a parameter that none has used keeps no gradient, as with one process."""
-        if self._told is None or self._engine is not None:
+        if self._told is None:
             return
         own = [parameter for parameter in parameters if not is_sharded(parameter)]
         flags = self.everyone([parameter.grad is not None for parameter in own])
@@ -180,8 +166,6 @@ class Processes:
 
     def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> None:
         """Scale the gradients of all parameters together to this norm where theirs is larger."""
-        if self._engine is not None:
-            return  # its configuration says so
         cut = [p for p in parameters if is_sharded(p) and p.grad is not None]
         if not cut:
             torch.nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -194,9 +178,6 @@ class Processes:
 
     def step(self, optimizer: Any) -> None:
         """Change the weights, and forget the gradients."""
-        if self._engine is not None:
-            self._engine.step()
-            return
         optimizer.step()
         optimizer.zero_grad()
 
@@ -221,18 +202,19 @@ def chosen(shard: str) -> str:
     """How weights lie on processes: what is asked, where it agrees with accelerate's own configuration.
 
     Raises:
-        UsageError, MissingExtraError: see `Processes`.
+        UsageError: see `Processes`.
     """
     if shard not in get_args(Shard):
         raise unknown_name("shard", shard, get_args(Shard))
-    configured = "deepspeed" if _is_set("ACCELERATE_USE_DEEPSPEED") else "fsdp" if _is_set("ACCELERATE_USE_FSDP") else None
-    if configured is not None and shard not in ("auto", configured):
-        raise UsageError("shard", expected=f"auto or {configured}, which accelerate is configured for", got=shard)
-    if configured == "deepspeed":
-        deepspeed.require()
-    if configured == "fsdp":
-        fsdp.require_second_version()
-    return configured or ("ddp" if shard == "auto" else shard)
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        hint = "Launch without --use_deepspeed and with --shard fsdp, which cuts the language model's weights as ZeRO-3 does."
+        raise UsageError("accelerate's use_deepspeed", expected="false", got="true", hint=hint)
+    if not _is_set("ACCELERATE_USE_FSDP"):
+        return "ddp" if shard == "auto" else shard
+    if shard not in ("auto", "fsdp"):
+        raise UsageError("shard", expected="auto or fsdp, which accelerate is configured for", got=shard)
+    fsdp.require_second_version()
+    return "fsdp"
 
 
 def _is_set(variable: str) -> bool:

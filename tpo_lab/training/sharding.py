@@ -16,27 +16,20 @@ Shard = Literal["auto", "ddp", "fsdp"]
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this process holds a piece of it only."""
-    return hasattr(tensor, "full_tensor") or _zero_partitioned(tensor)
+    return hasattr(tensor, "full_tensor")
 
 
 def whole(tensor: Tensor) -> Tensor:
     """The full tensor, without gradient: a gathered copy of a sharded one, and a plain one itself, which shares its memory.
 
-    All processes call it, in the same order, or all of them wait. Under FSDP2 and under ZeRO-3 alike.
+    All processes call it, in the same order, or all of them wait.
     """
-    if _zero_partitioned(tensor):
-        with _gathered(tensor):
-            return tensor.detach().clone()
     gather = getattr(tensor.detach(), "full_tensor", None)
     return tensor.detach() if gather is None else gather()
 
 
 def whole_gradient(parameter: Tensor) -> Tensor | None:
     """The full gradient of a possibly sharded parameter; None where it has none. All processes call it, as `whole`."""
-    if _zero_partitioned(parameter):
-        from deepspeed.utils import safe_get_full_grad
-
-        return safe_get_full_grad(parameter)  # type: ignore[no-any-return]
     return None if parameter.grad is None else whole(parameter.grad)
 
 
@@ -46,10 +39,6 @@ def put(parameter: Tensor, tensor: Tensor) -> None:
 
     All processes call it with equal values. Shapes have to be equal, which the caller checks: `parameter.shape` is that of the whole.
     """
-    if _zero_partitioned(parameter):
-        with _gathered(parameter, writes=True):
-            parameter.copy_(tensor.to(parameter))
-        return
     mesh = getattr(parameter, "device_mesh", None)
     if mesh is None:
         parameter.copy_(tensor.to(parameter))
@@ -60,14 +49,3 @@ def put(parameter: Tensor, tensor: Tensor) -> None:
     full = tensor.to(device=sharded.to_local().device, dtype=parameter.dtype)
     # every process has the full tensor already, so that none has to send it
     parameter.copy_(distribute_tensor(full, mesh, sharded.placements, src_data_rank=None))
-
-
-def _zero_partitioned(tensor: Tensor) -> bool:
-    """DeepSpeed marks what ZeRO-3 has cut."""
-    return hasattr(tensor, "ds_id") and hasattr(tensor, "ds_shape")
-
-
-def _gathered(tensor: Tensor, *, writes: bool = False) -> Any:
-    from deepspeed.zero import GatheredParameters
-
-    return GatheredParameters([tensor], modifier_rank=0 if writes else None)
