@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.checkpoints.small_runs import TEXT, stage
 from tpo_lab import checkpoint, training
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.heads import HEADS, Head, register
@@ -28,28 +29,7 @@ from tpo_lab.sample import Sample
 from tpo_lab.stages import CurriculumPart, Lora, Stage
 from tpo_lab.training import Interrupted, StageData, StageLoop, TrainingOptions, by_task, difficulty, fit, loop, task_of
 
-TEXT = {"mlm": 1.0, "assign": 1.0}
 STEPS = {"1": 2, "2.region": 4, "3a": 2}
-
-
-def stage(name: str, steps: int, *heads: str, **changes: Any) -> Stage:
-    settings: dict[str, Any] = {
-        "title": f"stage {name}",
-        "learning_rates": {
-            "llm.lora.*": 1e-2,
-            **{f"heads.{head}.*": 1e-2 for head in heads},
-            **{f"tokens.task.{head}": 1e-2 for head in heads},
-        },
-        "data": dict.fromkeys(heads or ("region", "temporal"), 1.0),
-        "losses": {**TEXT, **dict.fromkeys(heads, 1.0)},
-        "steps": steps,
-        "batch_size": 2,
-        "max_questions": 2,
-        "warmup_ratio": 0.3,
-        "grad_clip": 1.0,
-        "precision": "fp32",
-    }
-    return Stage(name=name, **{**settings, **changes})
 
 
 def recipe(*stages: Stage, dropout: float = 0.2) -> Recipe:

@@ -106,16 +106,6 @@ def test_cached_reading_equals_reading_at_once(backbone: InternVLBackbone) -> No
     assert torch.allclose(read_in_steps(backbone, inputs, last=5), whole, atol=1e-5)
 
 
-def test_eager_attention_gives_the_same_and_flash_is_refused(backbone: InternVLBackbone) -> None:
-    inputs = inputs_of(backbone, TIMES)
-    expected = read_in_steps(backbone, inputs, last=3)
-    backbone.model.set_attn_implementation("eager")
-    assert torch.allclose(read_in_steps(backbone, inputs, last=3), expected, atol=1e-5)
-    backbone.model.model.language_model.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(UsageError, match=r'attn_implementation: expected "sdpa" or "eager", got \'flash_attention_2\''):
-        InternVLBackbone(backbone.model, backbone.tokenizer, name="x", num_frames=2)
-
-
 def test_patches_that_cannot_be_grouped_are_refused(backbone: InternVLBackbone) -> None:
     backbone.model.config.vision_config.image_size = (28, 28)
     with pytest.raises(UsageError, match="patches per side: expected a multiple of 2, got 7"):

@@ -211,16 +211,6 @@ def test_words_that_follow_have_one_position_on_all_axes(backbone: Qwen2_5VLBack
     assert written.positions.tolist() == [positions.tolist()] * 3
 
 
-def test_eager_attention_gives_the_same_and_flash_is_refused(backbone: Qwen2_5VLBackbone) -> None:
-    inputs = inputs_of(backbone, TIMES)
-    expected = read_in_steps(backbone, inputs, last=3)
-    backbone.model.set_attn_implementation("eager")
-    assert torch.allclose(read_in_steps(backbone, inputs, last=3), expected, atol=1e-5)
-    backbone.model.model.language_model.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(UsageError, match=r'attn_implementation: expected "sdpa" or "eager", got \'flash_attention_2\''):
-        Qwen2_5VLBackbone(backbone.model, backbone.tokenizer, name="x", num_frames=2)
-
-
 def test_lora_leaves_the_tower_alone_whose_layers_have_the_same_names(backbone: Qwen2_5VLBackbone) -> None:
     pattern = backbone.lora_targets(Lora().targets)
     linear = [name for name, module in backbone.model.named_modules() if isinstance(module, torch.nn.Linear)]

@@ -186,16 +186,6 @@ def test_cached_reading_equals_reading_at_once(backbone: Qwen3VLBackbone) -> Non
         assert torch.allclose(read_in_steps(backbone, inputs, last=last), whole, atol=1e-5)
 
 
-def test_eager_attention_gives_the_same_and_flash_is_refused(backbone: Qwen3VLBackbone) -> None:
-    inputs = inputs_of(backbone, TIMES)
-    expected = read_in_steps(backbone, inputs, last=3)
-    backbone.model.set_attn_implementation("eager")
-    assert torch.allclose(read_in_steps(backbone, inputs, last=3), expected, atol=1e-5)
-    backbone.model.model.language_model.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(UsageError, match=r'attn_implementation: expected "sdpa" or "eager", got \'flash_attention_2\''):
-        Qwen3VLBackbone(backbone.model, backbone.tokenizer, name="x", num_frames=2)
-
-
 def test_the_mergers_are_the_connector(backbone: Qwen3VLBackbone) -> None:
     named = [name for name, _ in backbone.model.named_parameters()]
     connector = {name for name in named if name.startswith(backbone.parts()["connector"])}

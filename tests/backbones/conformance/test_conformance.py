@@ -13,6 +13,7 @@ from torch import Tensor
 
 import tpo_lab as tpo
 from tests.backbones.conformance.families import PLAIN
+from tests.backbones.reading import inputs_of, read_in_steps
 from tpo_lab import checkpoint
 from tpo_lab.backbones import ANY_SIZE, FAMILIES, Backbone, family_of, load_backbone
 from tpo_lab.backbones.checks import CHECKS, Bench
@@ -96,6 +97,17 @@ def test_clips_of_a_batch_are_encoded_as_each_alone(backbone: Backbone) -> None:
             alone = backbone.video_features(frames[place : place + 1])
             assert torch.allclose(together.of(place).tokens, alone.tokens, atol=1e-5)
             assert torch.allclose(together.of(place).frames, alone.frames, atol=1e-5)
+
+
+def test_eager_attention_gives_the_same_and_flash_is_refused(backbone: Any) -> None:
+    """Eager attention adds its mask to the scores: True must not become one."""
+    inputs = inputs_of(backbone, (0.5, 1.5, 2.5))
+    expected = read_in_steps(backbone, inputs, last=3)
+    backbone.model.set_attn_implementation("eager")
+    assert torch.allclose(read_in_steps(backbone, inputs, last=3), expected, atol=1e-5)
+    backbone.text_model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(UsageError, match=r'attn_implementation: expected "sdpa" or "eager", got \'flash_attention_2\''):
+        type(backbone)(backbone.model, backbone.tokenizer, name="x", num_frames=2)
 
 
 def test_gradient_checkpointing_changes_no_gradient(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tpo_lab.backbones.tiny.tokenizer import padded_rows, tiny_tokenizer
+from tpo_lab.backbones.tiny.writing import write_drawn
 
 SIDE, PATCH = 32, 4
 """Pixels; 8 x 8 patches, 4 x 4 visual tokens after pixel shuffle."""
@@ -19,14 +20,14 @@ def write(folder: Path, *, seed: int, width: int, layers: int, dtype: torch.dtyp
     from transformers import InternVLForConditionalGeneration
 
     tokenizer = tiny_tokenizer(SPECIAL_TOKENS, end="<|im_end|>", pad="<|endoftext|>")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+
+    def draw() -> Any:
         made: Any = InternVLForConditionalGeneration(_config(tokenizer, width, layers))
         # transformers draws these as zeros, which would make patches of one colour alike wherever they lie
         torch.nn.init.normal_(made.model.vision_tower.embeddings.position_embeddings, std=0.02)
-    made.to(dtype).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+        return made
+
+    return write_drawn(folder, draw, tokenizer, seed=seed, dtype=dtype)
 
 
 def _config(tokenizer: Any, width: int, layers: int) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tpo_lab.backbones.tiny.tokenizer import padded_rows, tiny_tokenizer
+from tpo_lab.backbones.tiny.writing import write_drawn
 
 SIDE, PATCH = 28, 4
 """Pixels; 7 x 7 patches, an odd number as in the real model, so that pooling has a rest to deal with."""
@@ -19,12 +20,8 @@ def write(folder: Path, *, seed: int, width: int, layers: int, dtype: torch.dtyp
     from transformers import LlavaOnevisionForConditionalGeneration
 
     tokenizer = tiny_tokenizer(SPECIAL_TOKENS, end="<|im_end|>", pad="<|endoftext|>")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        made: Any = LlavaOnevisionForConditionalGeneration(_config(tokenizer, width, layers))
-    made.to(dtype).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    config = _config(tokenizer, width, layers)
+    return write_drawn(folder, lambda: LlavaOnevisionForConditionalGeneration(config), tokenizer, seed=seed, dtype=dtype)
 
 
 def _config(tokenizer: Any, width: int, layers: int) -> Any:

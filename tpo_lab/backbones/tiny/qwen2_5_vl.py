@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tpo_lab.backbones.tiny.tokenizer import padded_rows, tiny_tokenizer
+from tpo_lab.backbones.tiny.writing import write_drawn
 
 SIDE, PATCH = 24, 4
 """Pixels; 6 x 6 patches, 3 x 3 visual tokens in windows of 2 x 2."""
@@ -27,12 +28,8 @@ def write(folder: Path, *, seed: int, width: int, layers: int, dtype: torch.dtyp
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     tokenizer = tiny_tokenizer(SPECIAL_TOKENS, end="<|im_end|>", pad="<|endoftext|>")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        made: Any = Qwen2_5_VLForConditionalGeneration(_config(tokenizer, width, layers))
-    made.to(dtype).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    config = _config(tokenizer, width, layers)
+    return write_drawn(folder, lambda: Qwen2_5_VLForConditionalGeneration(config), tokenizer, seed=seed, dtype=dtype)
 
 
 def marks(tokenizer: Any) -> dict[str, Any]:

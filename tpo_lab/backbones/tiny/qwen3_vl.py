@@ -9,6 +9,7 @@ import torch
 
 from tpo_lab.backbones.tiny.qwen2_5_vl import SPECIAL_TOKENS, axes, marks
 from tpo_lab.backbones.tiny.tokenizer import padded_rows, tiny_tokenizer
+from tpo_lab.backbones.tiny.writing import write_drawn
 
 SIDE, PATCH = 24, 4
 """Pixels; 6 x 6 patches, 3 x 3 visual tokens."""
@@ -19,12 +20,8 @@ def write(folder: Path, *, seed: int, width: int, layers: int, dtype: torch.dtyp
     from transformers import Qwen3VLForConditionalGeneration
 
     tokenizer = tiny_tokenizer(SPECIAL_TOKENS, end="<|im_end|>", pad="<|endoftext|>")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        made: Any = Qwen3VLForConditionalGeneration(_config(tokenizer, width, layers))
-    made.to(dtype).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    config = _config(tokenizer, width, layers)
+    return write_drawn(folder, lambda: Qwen3VLForConditionalGeneration(config), tokenizer, seed=seed, dtype=dtype)
 
 
 def _config(tokenizer: Any, width: int, layers: int) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tpo_lab.backbones.tiny.tokenizer import padded_rows, tiny_tokenizer
+from tpo_lab.backbones.tiny.writing import write_drawn
 
 SIDE, PATCH = 28, 4
 """Pixels; 7 x 7 patches."""
@@ -20,16 +21,16 @@ def write(folder: Path, *, seed: int, width: int, layers: int, dtype: torch.dtyp
 
     tokenizer = tiny_tokenizer(SPECIAL_TOKENS, end="</s>", pad="<unk>")
     tokenizer.bos_token, tokenizer.unk_token = "<s>", "<unk>"
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+
+    def draw() -> Any:
         made: Any = VideoChat2ForConditionalGeneration(tiny_config(padded_rows(tokenizer), width, layers))
         # what starts at zero would make queries, or the layers of the tower, alike
         for name, parameter in made.named_parameters():
             if name.endswith(("extra_query_tokens", "_bias")):
                 torch.nn.init.normal_(parameter, std=0.02)
-    made.to(dtype).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+        return made
+
+    return write_drawn(folder, draw, tokenizer, seed=seed, dtype=dtype)
 
 
 def tiny_config(vocabulary: int, width: int, layers: int) -> Any:
