@@ -18,8 +18,8 @@ from tpo_lab import trackers
 from tpo_lab.errors import MissingExtraError, TPOError, UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.recipes import Recipe
-from tpo_lab.reruns.store import Store
-from tpo_lab.reruns.tracking import MARK, figures, log_finished, trackers_of
+from tpo_lab.reruns.disk.store import Store
+from tpo_lab.reruns.running.tracking import MARK, figures, log_finished, trackers_of
 from tpo_lab.runs import METRICS, RunFolder, read_jsonl
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora, Stage
@@ -304,7 +304,7 @@ def test_figures_are_finite_numbers_only():
 def test_trackers_load_nothing_until_they_are_used():
     import subprocess
 
-    code = "import sys, tpo_lab.trackers, tpo_lab.reruns.tracking; print({'accelerate', 'torch', 'tensorboard'} & set(sys.modules))"
+    code = "import sys, tpo_lab.trackers, tpo_lab.reruns.running.tracking; print({'accelerate', 'torch', 'tensorboard'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 

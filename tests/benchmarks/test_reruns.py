@@ -13,7 +13,7 @@ from tests.benchmarks.conftest import note
 from tests.reruns.conftest import notebook_of
 from tests.reruns.killing import check_all_ran_once, kill_at_random, start_sweep, summary_of
 from tests.reruns.small_jobs import BEGIN, FINISH, none_left
-from tpo_lab.reruns.store import Store
+from tpo_lab.reruns.disk.store import Store
 
 RUNS = 40
 KILLS = 20

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from tests.reruns.conftest import notebook_of
 from tpo_lab.cli.sweep_screen import SweepScreen, remaining, view
-from tpo_lab.reruns import sweeping
-from tpo_lab.reruns.progress import Progress, Running, Summary
+from tpo_lab.reruns.running import rerun
+from tpo_lab.reruns.running.progress import Progress, Running, Summary
 
 EMIT = "from tpo_lab.notebooks import emit\nif count == 2: raise ValueError('[two]')\nemit(out, headline={'double': 2.0 * count})"
 FAILURE = {"name": "small count=2", "cell": 3, "error": "ValueError: [two]", "notebook": "o/executed.ipynb"}
@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         failed = options["retries"] == 0
         return Summary(str(out), read.name, 2, 2 - failed, int(failed), 0, 1, 1, 3.25, [FAILURE] if failed else [])
 
-    monkeypatch.setattr(sweeping, "rerun", run)
+    monkeypatch.setattr(rerun, "rerun", run)
     return seen
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from tests.reruns.written import FAILURE, NOTEBOOK, Wrote, scored, sweep_folder
-from tpo_lab.reruns import opening
-from tpo_lab.reruns.job import Job
-from tpo_lab.reruns.store import Store
-from tpo_lab.reruns.sweep import Sweep
+from tpo_lab.reruns.disk.store import Store
+from tpo_lab.reruns.display import opening
+from tpo_lab.reruns.plan.job import Job
+from tpo_lab.reruns.plan.sweep import Sweep
 from tpo_lab.runs import RunFolder
 
 

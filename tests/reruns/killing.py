@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.reruns.small_jobs import MARK, events
-from tpo_lab.reruns.store import Store
+from tpo_lab.reruns.disk.store import Store
 
 ROOT = Path(__file__).parents[2]
 

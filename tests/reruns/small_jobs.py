@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from tpo_lab.reruns.folder import JobFolder
-from tpo_lab.reruns.job import Job, Limits
-from tpo_lab.reruns.worker import Task
+from tpo_lab.reruns.disk.folder import JobFolder
+from tpo_lab.reruns.plan.job import Job, Limits
+from tpo_lab.reruns.workers.executor import Task
 
 MARK = "TPO_TEST_MARK"
 """Environment variable by which the processes of one test are told from those of another."""
@@ -52,7 +52,7 @@ def events(folder: Path) -> list[str]:
 
 HOLD = """import sys
 from pathlib import Path
-from tpo_lab.reruns.lock import Lock
+from tpo_lab.lock import Lock
 lock = Lock(Path(sys.argv[1]))
 print(lock.take(), flush=True)
 input()

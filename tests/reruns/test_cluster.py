@@ -14,12 +14,12 @@ from tests.reruns.killing import start_sweep
 from tests.reruns.small_jobs import BEGIN, FINISH, events, running_notes, wait_for
 from tpo_lab.errors import MissingExtraError, UsageError
 from tpo_lab.notebooks.execution import RunStopped
-from tpo_lab.reruns import cluster, session
-from tpo_lab.reruns.cluster import DaskExecutor, problem
-from tpo_lab.reruns.keys import code_version
-from tpo_lab.reruns.session import Leash, Session, seen
-from tpo_lab.reruns.store import Store
-from tpo_lab.reruns.sweeping import rerun
+from tpo_lab.reruns.disk.store import Store
+from tpo_lab.reruns.plan.keys import code_version
+from tpo_lab.reruns.running.rerun import rerun
+from tpo_lab.reruns.workers import cluster, session
+from tpo_lab.reruns.workers.cluster import DaskExecutor, problem
+from tpo_lab.reruns.workers.session import Leash, Session, seen
 
 
 class TestSession:

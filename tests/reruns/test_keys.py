@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpo_lab.reruns import keys
-from tpo_lab.reruns.keys import Contents, code_version, key_of
-from tpo_lab.reruns.plan import plan
-from tpo_lab.reruns.sweep import Sweep
+from tpo_lab.reruns.plan import keys
+from tpo_lab.reruns.plan.keys import Contents, code_version, key_of
+from tpo_lab.reruns.plan.planner import Planner
+from tpo_lab.reruns.plan.sweep import Sweep
 
 Write = Callable[..., Path]
 VALUES = {"count": 3, "rate": 0.5, "mode": "x", "fast": True}
@@ -36,7 +36,7 @@ def test_a_key_is_sixteen_hex_digits_and_the_same_in_another_process(notebook: P
     monkeypatch.setattr(keys, "code_version", lambda: "c")
     key = key_of(notebook, VALUES)
     assert len(key) == 16 and int(key, 16) >= 0
-    code = "from pathlib import Path; from tpo_lab.reruns import keys; keys.code_version = lambda: 'c'; "
+    code = "from pathlib import Path; from tpo_lab.reruns.plan import keys; keys.code_version = lambda: 'c'; "
     code += f"print(keys.key_of(Path({str(notebook)!r}), {VALUES!r}))"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.strip() == key
@@ -66,7 +66,7 @@ def test_the_order_of_the_sweep_file_does_not_count(write_notebook: Write, write
     write_notebook("n.ipynb", "1")
     text = ["notebook: n.ipynb", "parameters: {fast: true, mode: x}", "grid: {count: [1, 2], rate: [1, 2]}", "seeds: [0, 1]"]
     turned = ["seeds: [1, 0]", "grid: {rate: [2, 1.0], count: [2, 1]}", "parameters: {mode: 'x', fast: True}", "notebook: ./n.ipynb"]
-    first, second = (plan(Sweep.read(write_sweep("\n".join(lines)))) for lines in (text, turned))
+    first, second = (Planner(Sweep.read(write_sweep("\n".join(lines)))).jobs() for lines in (text, turned))
     assert {job.key for job in first} == {job.key for job in second} and len(first) == 8
     by_key = {job.key: job for job in second}
     assert all(by_key[job.key].values == job.values for job in first)
@@ -192,10 +192,10 @@ class TestCode:
     def package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """A copy of a package of two files that the keys take for TPO Lab."""
         package = tmp_path / "package"
-        (package / "reruns").mkdir(parents=True)
+        (package / "reruns" / "plan").mkdir(parents=True)
         (package / "a.py").write_text("1")
         (package / "recipes.yaml").write_text("x: 1")
-        monkeypatch.setattr(keys, "__file__", str(package / "reruns" / "keys.py"))
+        monkeypatch.setattr(keys, "__file__", str(package / "reruns" / "plan" / "keys.py"))
         return package
 
     def version(self) -> str:

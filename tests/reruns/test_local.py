@@ -14,12 +14,12 @@ import pytest
 
 from tests.reruns.small_jobs import BEGIN, FINISH, MARK, job_of, none_left, processes, running_notes, task_of, wait_for
 from tpo_lab.errors import TPOError
-from tpo_lab.reruns import local
-from tpo_lab.reruns.executor import Ended
-from tpo_lab.reruns.folder import JobFolder
-from tpo_lab.reruns.local import LocalExecutor
-from tpo_lab.reruns.store import Store
-from tpo_lab.reruns.sweeping import rerun
+from tpo_lab.reruns.disk.folder import JobFolder
+from tpo_lab.reruns.disk.store import Store
+from tpo_lab.reruns.running.rerun import rerun
+from tpo_lab.reruns.workers import local
+from tpo_lab.reruns.workers.executor import Ended
+from tpo_lab.reruns.workers.local import LocalExecutor
 
 WAIT = """try:
     (Path(out) / "waiting").touch()
@@ -121,8 +121,8 @@ def test_workers_end_with_their_parent(tmp_path: Path, write_notebook, mark: str
     task = task_of(tmp_path, job_of(notebook=write_notebook("small.ipynb", BEGIN, WAIT, FINISH)))
     code = f"""
 from pathlib import Path
-from tpo_lab.reruns.local import LocalExecutor
-from tpo_lab.reruns.worker import Task
+from tpo_lab.reruns.workers.local import LocalExecutor
+from tpo_lab.reruns.workers.executor import Task
 executor = LocalExecutor(2, Path({str(tmp_path)!r}))
 executor.submit(Task(**{task.to_dict()!r}))
 while True: executor.poll(1.0)

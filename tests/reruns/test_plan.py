@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tpo_lab.errors import UsageError
-from tpo_lab.reruns.job import Job, Limits
-from tpo_lab.reruns.plan import baseline_of, jobs_of, plan
-from tpo_lab.reruns.sweep import MAX_RUNS, Sweep
+from tpo_lab.reruns.plan.job import Job, Limits
+from tpo_lab.reruns.plan.planner import Planner, baseline_of, jobs_of
+from tpo_lab.reruns.plan.sweep import MAX_RUNS, Sweep
 
 Write = Callable[..., Path]
 
@@ -28,7 +28,7 @@ def planned(write_notebook: Write, write_sweep: Write) -> Callable[[str], list[J
     write_notebook("no_out.ipynb", "4", declared="seed: int = 0")
     write_notebook("untyped.ipynb", "5", declared="out = ''")
     write_notebook("seeded.ipynb", "6", declared='out: str = ""\nseed: str = ""')
-    return lambda text: plan(Sweep.read(write_sweep(text)))
+    return lambda text: Planner(Sweep.read(write_sweep(text))).jobs()
 
 
 class TestPoints:
@@ -160,7 +160,7 @@ class TestPaths:
             (tmp_path / folder / "set").mkdir()
             (tmp_path / folder / "set" / "a").write_text("same")
             (tmp_path / folder / "s.yaml").write_text("notebook: one.ipynb\nparameters: {data: set}\ninputs: [set]")
-            (job,) = plan(Sweep.read(tmp_path / folder / "s.yaml"))
+            (job,) = Planner(Sweep.read(tmp_path / folder / "s.yaml")).jobs()
             assert job.values["data"] == str(tmp_path / folder / "set")
             keys.add(job.key)
         assert len(keys) == 1
@@ -168,16 +168,17 @@ class TestPaths:
     def test_a_preset_is_no_path_whatever_lies_beside_the_sweep(self, write_notebook: Write, write_sweep: Write, tmp_path: Path):
         write_notebook("r.ipynb", declared='out: str = ""\nrecipe_name: str = "nano"')
         (tmp_path / "nano").mkdir()
-        (job,) = plan(Sweep.read(write_sweep("notebook: r.ipynb\nparameters: {recipe_name: nano}")))
+        (job,) = Planner(Sweep.read(write_sweep("notebook: r.ipynb\nparameters: {recipe_name: nano}"))).jobs()
         assert job.values == {"recipe_name": "nano"} and job.inputs == ()
         (tmp_path / "mine.toml").write_text("")
-        (job,) = plan(Sweep.read(write_sweep("notebook: r.ipynb\nparameters: {recipe_name: mine.toml}")))
+        (job,) = Planner(Sweep.read(write_sweep("notebook: r.ipynb\nparameters: {recipe_name: mine.toml}"))).jobs()
         assert job.values == {"recipe_name": str(tmp_path / "mine.toml")} and job.inputs == (str(tmp_path / "mine.toml"),)
         with pytest.raises(UsageError, match=r"recipe_name: expected an existing file or folder, got 'other.toml'. Paths start from"):
-            plan(Sweep.read(write_sweep("notebook: r.ipynb\nparameters: {recipe_name: other.toml}")))
+            Planner(Sweep.read(write_sweep("notebook: r.ipynb\nparameters: {recipe_name: other.toml}"))).jobs()
 
     def test_a_shipped_notebook_is_found_by_its_name(self, write_sweep: Write):
-        jobs = plan(Sweep.read(write_sweep("notebook: 20_region_head\ngrid: {eval_samples: [10, 20], recipe_name: [nano]}\nseeds: [0, 1]")))
+        text = "notebook: 20_region_head\ngrid: {eval_samples: [10, 20], recipe_name: [nano]}\nseeds: [0, 1]"
+        jobs = Planner(Sweep.read(write_sweep(text))).jobs()
         assert len(jobs) == 4 and Path(jobs[0].notebook).name == "20_region_head.ipynb" and Path(jobs[0].notebook).is_absolute()
         assert jobs[0].name == "20_region_head eval_samples=10 recipe_name=nano seed=0"
 

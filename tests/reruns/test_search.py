@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpo_lab.errors import MissingExtraError, TPOError, UsageError
-from tpo_lab.reruns import search
-from tpo_lab.reruns.plan import plan
-from tpo_lab.reruns.search import Axis, Study, draws, value_of
-from tpo_lab.reruns.sweep import Range, Sweep
+from tpo_lab.reruns.plan import points
+from tpo_lab.reruns.plan.planner import Planner
+from tpo_lab.reruns.plan.space import Axis, draws
+from tpo_lab.reruns.plan.sweep import Range, Sweep
+from tpo_lab.reruns.running.study import Study, value_of
 
 Write = Callable[..., Path]
 
@@ -82,7 +83,7 @@ class TestRandom:
 
         def made(*over: str, points: int = 12, seed: int = 3) -> list[dict]:
             text = f"notebook: n.ipynb\nrandom: {{points: {points}, seed: {seed}, over: {{{', '.join(over)}}}}}"
-            return [job.point for job in plan(Sweep.read(write_sweep(text)))]
+            return [job.point for job in Planner(Sweep.read(write_sweep(text))).jobs()]
 
         return made
 
@@ -253,8 +254,8 @@ class TestStudy:
 
 def test_without_optuna_the_extra_is_named(sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch):
     made = sweep()
-    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    monkeypatch.setattr(points, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"'optuna'.*pip install 'tpo-lab\[optuna\]'"):
         Study(made)
     with pytest.raises(MissingExtraError, match="A search with Optuna"):
-        plan(made)
+        Planner(made).jobs()

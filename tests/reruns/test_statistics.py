@@ -10,7 +10,7 @@ from scipy import stats
 
 from tpo_lab.errors import UsageError
 from tpo_lab.metrics import intervals
-from tpo_lab.reruns.statistics import BOOTSTRAP, STUDENT_T, interval, method_for, paired, spread
+from tpo_lab.reruns.results.statistics import BOOTSTRAP, STUDENT_T, interval, method_for, paired, spread
 
 SEVEN = [0.31, 0.52, 0.14, 0.93, 0.77, 0.4, 0.58]
 

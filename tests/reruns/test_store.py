@@ -11,10 +11,10 @@ import pytest
 
 from tests.reruns.small_jobs import job_of, lock_holder
 from tpo_lab.errors import UsageError
-from tpo_lab.reruns.folder import JobFolder
-from tpo_lab.reruns.lock import Lock, is_locked
-from tpo_lab.reruns.store import Store
-from tpo_lab.reruns.sweep import Sweep
+from tpo_lab.lock import Lock, is_locked
+from tpo_lab.reruns.disk.folder import JobFolder
+from tpo_lab.reruns.disk.store import Store
+from tpo_lab.reruns.plan.sweep import Sweep
 
 FIRST, SECOND, THIRD = "1" * 16, "2" * 16, "3" * 16
 

@@ -13,8 +13,8 @@ import pytest
 
 from tpo_lab import reruns
 from tpo_lab.errors import UsageError
-from tpo_lab.reruns.job import Job, Limits
-from tpo_lab.reruns.sweep import Range, Sweep
+from tpo_lab.reruns.plan.job import Job, Limits
+from tpo_lab.reruns.plan.sweep import Range, Sweep
 
 WHOLE = """
 name: region-rate
@@ -171,5 +171,5 @@ def test_every_public_name_is_there():
 
 
 def test_reading_a_sweep_imports_nothing_heavy():
-    code = "import sys, tpo_lab.reruns.sweep, tpo_lab.reruns.job; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    code = "import sys, tpo_lab.reruns.plan.sweep, tpo_lab.reruns.plan.job; print('torch' in sys.modules, 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "False"]

@@ -10,11 +10,15 @@ import pytest
 
 from tests.reruns.written import FAILURE, Wrote, scored, sweep_folder
 from tpo_lab.errors import MissingExtraError, UsageError
-from tpo_lab.reruns import table
-from tpo_lab.reruns.collected import find_run, runs_in
-from tpo_lab.reruns.rendering import rows_of
-from tpo_lab.reruns.statistics import BOOTSTRAP, STUDENT_T
-from tpo_lab.reruns.table import chosen_metrics, grouped_table, has_seeds, run_table, write_parquet
+from tpo_lab.reruns.display import formats
+from tpo_lab.reruns.display.cells import rows_of
+from tpo_lab.reruns.display.formats import write_parquet
+from tpo_lab.reruns.results import table
+from tpo_lab.reruns.results.collected import find_run, runs_in
+from tpo_lab.reruns.results.grouped import grouped_table
+from tpo_lab.reruns.results.groups import has_seeds
+from tpo_lab.reruns.results.statistics import BOOTSTRAP, STUDENT_T
+from tpo_lab.reruns.results.table import chosen_metrics, run_table
 
 SMALL, LARGE = {"steps": 4, "mode": "a"}, {"steps": 8, "mode": "a"}
 
@@ -255,7 +259,7 @@ def test_parquet_of_numbers_beside_texts(tmp_path: Path):
 
 
 def test_parquet_without_pyarrow_says_how_to_get_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"Writing Parquet needs the module 'pyarrow'.*tpo-lab\[parquet\]"):
         write_parquet(pd.DataFrame({"x": [1]}), tmp_path / "t.parquet")
 

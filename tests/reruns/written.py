@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tpo_lab.reruns.job import Job
+from tpo_lab.reruns.plan.job import Job
 
 FAILURE = {"cell": 7, "type": "ValueError", "message": "a | b_c <d>\nand more"}
 

@@ -22,10 +22,10 @@ from tests.reruns.written import FAILURE, Wrote, sweep_folder
 from tests.widgets.sweeps import RATES, grid, many, result
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.reruns import run_table, runs_in
-from tpo_lab.reruns.folder import JobFolder
-from tpo_lab.reruns.rendering import rows_of
-from tpo_lab.reruns.statistics import STUDENT_T, spread
-from tpo_lab.reruns.table import chosen_metrics
+from tpo_lab.reruns.disk.folder import JobFolder
+from tpo_lab.reruns.display.cells import rows_of
+from tpo_lab.reruns.results.statistics import STUDENT_T, spread
+from tpo_lab.reruns.results.table import chosen_metrics
 from tpo_lab.runs import RunFolder
 from tpo_widgets import RunsView
 from tpo_widgets.runs.columns import table_of

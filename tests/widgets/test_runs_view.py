@@ -17,7 +17,7 @@ from PIL import Image
 from tests.reruns.written import FAILURE, Wrote, sweep_folder
 from tests.widgets.bridge import Live
 from tests.widgets.sweeps import accuracy, grid, many, result
-from tpo_lab.reruns.folder import JobFolder
+from tpo_lab.reruns.disk.folder import JobFolder
 from tpo_widgets import RunsView
 from tpo_widgets.runs.filters import rows_that_pass
 

@@ -13,7 +13,7 @@ from tpo_lab.cli.screen import table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tpo_lab.reruns.progress import Summary
+    from tpo_lab.reruns.running.progress import Summary
 
 group = typer.Typer()
 
@@ -43,9 +43,9 @@ def rerun(
     A run that is done is not run again as long as its notebook, its parameters, its input data and the code are the same.
     """
     from tpo_lab.cli.sweep_screen import SweepScreen
-    from tpo_lab.reruns.sweep import Sweep
-    from tpo_lab.reruns.sweeping import folder_of, states_before
-    from tpo_lab.reruns.sweeping import rerun as run
+    from tpo_lab.reruns.plan.sweep import Sweep
+    from tpo_lab.reruns.running.rerun import folder_of, states_before
+    from tpo_lab.reruns.running.rerun import rerun as run
 
     read = Sweep.read(sweep)
     folder = folder_of(read, out)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-    from tpo_lab.reruns.collected import Run
-    from tpo_lab.reruns.table import Grouped
+    from tpo_lab.reruns.results.collected import Run
+    from tpo_lab.reruns.results.grouped import Grouped
 
 TABLE = """
 tpo-lab runs table runs/region-rate
@@ -63,9 +63,9 @@ def runs_table(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table there.")] = None,
 ) -> Result:
     """Show every run of a sweep, failed ones too; over seeds with mean, standard error and 95% interval."""
-    from tpo_lab.reruns.collected import is_sweep
-    from tpo_lab.reruns.rendering import rows_of
-    from tpo_lab.reruns.training_runs import training_runs, training_table
+    from tpo_lab.reruns.display.cells import rows_of
+    from tpo_lab.reruns.results.collected import is_sweep
+    from tpo_lab.reruns.results.training_runs import training_runs, training_table
 
     chosen = _format(form, out)
     if not is_sweep(folder) and folder.is_dir() and training_runs(folder):
@@ -101,7 +101,7 @@ class _Tables:
         told = f"{len(self.runs)} runs: {counts}." if self.runs else f"{len(self.frame)} runs."
         if self.grouped is None:
             return told
-        from tpo_lab.reruns.statistics import BOOTSTRAP, RESAMPLES
+        from tpo_lab.reruns.results.statistics import BOOTSTRAP, RESAMPLES
 
         is_bootstrap = self.grouped.method == BOOTSTRAP
         how = (
@@ -119,15 +119,17 @@ class _Tables:
     @property
     def compact(self) -> pd.DataFrame:
         """The same for people."""
-        from tpo_lab.reruns.rendering import compact_groups
+        from tpo_lab.reruns.display.compact import compact_groups
 
         return self.short if self.grouped is None else compact_groups(self.grouped.frame, self.grouped.method)
 
 
 def _tables(folder: Path, wanted: Sequence[str], over_seeds: bool | None, baseline: Sequence[str]) -> _Tables:
-    from tpo_lab.reruns.collected import runs_in, sweep_of
-    from tpo_lab.reruns.rendering import compact_runs
-    from tpo_lab.reruns.table import chosen_metrics, grouped_table, has_seeds, run_table
+    from tpo_lab.reruns.display.compact import compact_runs
+    from tpo_lab.reruns.results.collected import runs_in, sweep_of
+    from tpo_lab.reruns.results.grouped import grouped_table
+    from tpo_lab.reruns.results.groups import has_seeds
+    from tpo_lab.reruns.results.table import chosen_metrics, run_table
 
     runs = runs_in(folder)
     metrics = chosen_metrics(runs, wanted)
@@ -141,7 +143,7 @@ def _tables(folder: Path, wanted: Sequence[str], over_seeds: bool | None, baseli
 
 
 def _format(form: str | None, out: Path | None) -> str:
-    from tpo_lab.reruns.rendering import FORMATS, format_of
+    from tpo_lab.reruns.display.formats import FORMATS, format_of
 
     if form is not None and form not in FORMATS:
         raise unknown_name("--format", form, FORMATS)
@@ -152,7 +154,7 @@ def _format(form: str | None, out: Path | None) -> str:
 
 
 def _result(document: dict[str, Any], tables: _Tables, form: str, out: Path | None) -> Result:
-    from tpo_lab.reruns.table import write_parquet
+    from tpo_lab.reruns.display.formats import write_parquet
 
     if form == "table" and out is None:
         return Result(plain(document), _screen(tables))
@@ -180,7 +182,7 @@ def _screen(tables: _Tables) -> RenderableType:
 
 
 def _view(frame: pd.DataFrame, title: str = "") -> RenderableType:
-    from tpo_lab.reruns.rendering import cell, numeric_columns
+    from tpo_lab.reruns.display.cells import cell, numeric_columns
 
     right = numeric_columns(frame)
     rows = [[cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
@@ -189,14 +191,14 @@ def _view(frame: pd.DataFrame, title: str = "") -> RenderableType:
 
 
 def _text(tables: _Tables, form: str, out: Path | None) -> str:
-    from tpo_lab.reruns import rendering
+    from tpo_lab.reruns.display.formats import to_csv, to_latex, to_markdown
 
     if form == "csv":
-        return rendering.to_csv(tables.main)
+        return to_csv(tables.main)
     if form == "markdown":
-        return rendering.to_markdown(tables.compact, tables.summary())
+        return to_markdown(tables.compact, tables.summary())
     if form == "latex":
-        return rendering.to_latex(tables.compact, tables.summary())
+        return to_latex(tables.compact, tables.summary())
     if form == "html":
         return _page(tables, tables.folder if out is None else out.parent)
     return _drawn(_screen(tables))
@@ -214,8 +216,8 @@ def _drawn(view: RenderableType) -> str:
 
 
 def _page(tables: _Tables, base: Path) -> str:
-    from tpo_lab.reruns.figures import figures_of
-    from tpo_lab.reruns.page import Section, address, render
+    from tpo_lab.reruns.display.figures import figures_of
+    from tpo_lab.reruns.display.page import Section, address, render
 
     sections = []
     if tables.grouped is not None:
@@ -237,7 +239,7 @@ def show(
     key: Annotated[str, typer.Argument(metavar="KEY", help=_KEY)],
 ) -> Result:
     """Show one run: what was asked, its attempts, what came of it, and where its files are."""
-    from tpo_lab.reruns.collected import find_run
+    from tpo_lab.reruns.results.collected import find_run
 
     run = find_run(folder, key)
     files = {name: str(path) for name, path in _files(run).items() if path.exists()}
@@ -260,7 +262,7 @@ def _files(run: Run) -> dict[str, Path]:
 def _one(run: Run, files: Mapping[str, str]) -> RenderableType:
     from rich.console import Group
 
-    from tpo_lab.reruns.rendering import cell
+    from tpo_lab.reruns.display.cells import cell
 
     job = run.job
     facts = {"key": job.key, "link": job.link, "state": run.state, "seed": job.seed, "after": job.after, "seconds": run.seconds}
@@ -281,7 +283,7 @@ def _one(run: Run, files: Mapping[str, str]) -> RenderableType:
 
 
 def _attempt(line: Mapping[str, Any]) -> tuple[str, ...]:
-    from tpo_lab.reruns.rendering import cell
+    from tpo_lab.reruns.display.cells import cell
 
     error = line.get("error") or {}
     told = f"cell {error.get('cell')}: {error.get('type')}: {error.get('message')}" if error else ""
@@ -295,8 +297,8 @@ def diff(
     third: Annotated[str | None, typer.Argument(metavar="[B]", help="The second run.")] = None,
 ) -> Result:
     """Show what differs between two runs: parameters, code and environment, metrics."""
-    from tpo_lab.reruns.collected import find_run
-    from tpo_lab.reruns.difference import differences, facts_in, facts_of_run
+    from tpo_lab.reruns.results.collected import find_run
+    from tpo_lab.reruns.results.difference import differences, facts_in, facts_of_run
 
     if third is None:
         names, (one, other) = (first, second), (facts_in(Path(first)), facts_in(Path(second)))
@@ -309,7 +311,7 @@ def diff(
 
 
 def _side_by_side(names: Sequence[str], differing: Mapping[str, tuple[Any, Any]]) -> RenderableType:
-    from tpo_lab.reruns.rendering import cell
+    from tpo_lab.reruns.display.cells import cell
 
     if not differing:
         return f"{names[0]} and {names[1]} do not differ."
@@ -329,8 +331,8 @@ def open_(
     print_: Annotated[bool, typer.Option("--print", help="Print the notebook's path and open nothing.")] = False,
 ) -> Result:
     """Open the executed notebook of a run in JupyterLab, or in the browser where that is not installed."""
-    from tpo_lab.reruns.collected import find_run
-    from tpo_lab.reruns.opening import open_notebook
+    from tpo_lab.reruns.display.opening import open_notebook
+    from tpo_lab.reruns.results.collected import find_run
 
     run = find_run(folder, key)
     path = str(run.executed) if print_ else open_notebook(run.executed)

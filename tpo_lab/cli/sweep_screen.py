@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tpo_lab.cli.screen import say, screen, table
-from tpo_lab.reruns.progress import Progress, Running
+from tpo_lab.reruns.running.progress import Progress, Running
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

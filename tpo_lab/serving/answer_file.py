@@ -114,7 +114,7 @@ def answer_file(
 
 @contextmanager
 def _only_writer(answers: Path) -> Iterator[None]:
-    from tpo_lab.reruns.lock import Lock
+    from tpo_lab.lock import Lock
 
     answers.parent.mkdir(parents=True, exist_ok=True)
     lock = Lock(answers.with_name(f".{answers.name}.lock"))

@@ -15,7 +15,7 @@ from tpo_lab.errors import UsageError, unknown_name
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tpo_lab.reruns.collected import Run
+    from tpo_lab.reruns.results.collected import Run
 
 LONGEST_TEXT = 400
 """Letters of a value that travel to the browser."""
@@ -193,8 +193,8 @@ def table_of(runs: str | os.PathLike[str] | pd.DataFrame, metrics: Sequence[str]
 
 
 def _of_folder(folder: Path, metrics: Sequence[str], lower: Sequence[str] | None) -> RunsTable:
-    from tpo_lab.reruns.collected import is_sweep
-    from tpo_lab.reruns.training_runs import training_runs, training_table
+    from tpo_lab.reruns.results.collected import is_sweep
+    from tpo_lab.reruns.results.training_runs import training_runs, training_table
 
     if is_sweep(folder):
         return _of_sweep(folder, metrics, lower)
@@ -213,10 +213,10 @@ def _of_folder(folder: Path, metrics: Sequence[str], lower: Sequence[str] | None
 
 
 def _of_sweep(folder: Path, metrics: Sequence[str], lower: Sequence[str] | None) -> RunsTable:
-    from tpo_lab.reruns.collected import runs_in, sweep_of
-    from tpo_lab.reruns.lock import is_locked
-    from tpo_lab.reruns.store import Store
-    from tpo_lab.reruns.table import chosen_metrics, run_table
+    from tpo_lab.lock import is_locked
+    from tpo_lab.reruns.disk.store import Store
+    from tpo_lab.reruns.results.collected import runs_in, sweep_of
+    from tpo_lab.reruns.results.table import chosen_metrics, run_table
 
     folder = folder.resolve()
     sweep, runs = sweep_of(folder), runs_in(folder)
@@ -235,7 +235,7 @@ def _of_sweep(folder: Path, metrics: Sequence[str], lower: Sequence[str] | None)
 
 def _sought(sweep: Mapping[str, Any], given: Sequence[str]) -> list[str] | None:
     """Metrics of which the least value is the best, where the sweep's search says what it looks for."""
-    from tpo_lab.reruns.table import label
+    from tpo_lab.reruns.results.table import label
 
     search = sweep.get("search") or {}
     sought = label(str(search.get("metric")))
@@ -246,7 +246,7 @@ def _sought(sweep: Mapping[str, Any], given: Sequence[str]) -> list[str] | None:
 
 def _running_note(run: Run) -> Mapping[str, Any]:
     """What the process that works, or worked, in a run's folder says of itself; empty where there is none."""
-    from tpo_lab.reruns.folder import JobFolder
+    from tpo_lab.reruns.disk.folder import JobFolder
 
     return (JobFolder(run.folder).running() or {}) if run.state in ("running", "waiting") else {}
 
@@ -294,7 +294,7 @@ def _built(
     progress: Sequence[Mapping[str, Any]] = (),
 ) -> RunsTable:
     """The columns of a frame in the order of the table: parameters, seed, status, metrics, facts, what happened."""
-    from tpo_lab.reruns.rendering import rows_of
+    from tpo_lab.reruns.display.cells import rows_of
 
     rows = list(rows_of(frame))
     names = [str(name) for name in frame.columns if name not in _FOLDED]
@@ -324,7 +324,7 @@ def _column(name: str, role: str, values: Sequence[Any], better: Callable[[str],
 
 
 def _words(value: Any) -> str | None:
-    from tpo_lab.reruns.rendering import cell
+    from tpo_lab.reruns.display.cells import cell
 
     text = "" if value is None else cell(value)
     return (text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…") or None
@@ -356,7 +356,7 @@ def _is_lower(name: str) -> bool:
 
 
 def _short(value: Any) -> str:
-    from tpo_lab.reruns.rendering import cell
+    from tpo_lab.reruns.display.cells import cell
 
     text = "none" if value is None else cell(value)
     return text if len(text) <= 32 else text[:31] + "…"

@@ -69,7 +69,7 @@ class Logs:
 
     def parts(self, run: str) -> dict[str, Path]:
         """The trainings of a run: name -> folder."""
-        from tpo_lab.reruns.training_runs import training_runs
+        from tpo_lab.reruns.results.training_runs import training_runs
 
         folder = self.folders.get(run)
         if folder is None:
@@ -102,7 +102,7 @@ def over_seeds(curves: Sequence[Points]) -> dict[str, list[float | None]]:
     Returns:
         "steps", "mean", "low" and "high"; the last two are None where there is only one curve.
     """
-    from tpo_lab.reruns.statistics import STUDENT_T, spread
+    from tpo_lab.reruns.results.statistics import STUDENT_T, spread
 
     tables = [dict(zip(*curve, strict=True)) for curve in curves]
     shared = sorted(set(tables[0]).intersection(*tables[1:])) if tables else []

@@ -51,7 +51,7 @@ def _best_rows(content: RunsContent) -> list[int]:
 
 def shown(value: Any) -> str:
     """A value in a cell."""
-    from tpo_lab.reruns.rendering import cell
+    from tpo_lab.reruns.display.cells import cell
 
     return "-" if value is None else " ".join(cell(value).split())
 
