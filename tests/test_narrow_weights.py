@@ -10,7 +10,9 @@ from torch import nn
 from torch.optim import AdamW
 
 from tpo_lab.narrow_weights import EXACT, NarrowAdamW
+from tpo_lab.recipes import recipe
 from tpo_lab.training import optimizer_state
+from tpo_lab.training.engine import OwnEngine
 
 SETTINGS = {"lr": 1e-4, "weight_decay": 0.1, "betas": (0.9, 0.95), "eps": 1e-8}
 
@@ -56,13 +58,17 @@ def test_what_is_saved_goes_on_to_the_bit(at: int) -> None:
     def optimizer(parameter: nn.Parameter) -> NarrowAdamW:
         return NarrowAdamW([{"params": [parameter], "names": ["w"]}], **SETTINGS)
 
+    def engine(optimizer: NarrowAdamW) -> OwnEngine:
+        return OwnEngine(nn.Identity(), optimizer, recipe("nano").stage("1")[0], lambda value: [value])
+
     straight = nn.Parameter(torch.ones(3, 5, dtype=torch.bfloat16))
     before = optimizer(straight)
     for number, gradient in enumerate(gradients(8)):
         if number == at:
             resumed = nn.Parameter(straight.detach().clone())
             after = optimizer(resumed)
-            optimizer_state.put_back(after, copy.deepcopy(optimizer_state.groups_of(before)), optimizer_state.tensors_of(before))
+            optimizer_state.put_back_groups(after, copy.deepcopy(optimizer_state.groups_of(before)))
+            optimizer_state.put_back_tensors(engine(after), optimizer_state.tensors_of(engine(before)))
         straight.grad = gradient
         before.step()
         if number >= at:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,8 @@ from tpo_lab.recipes import Recipe
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora, Stage
 from tpo_lab.training import StageLoop, TrainingOptions, fit
-from tpo_lab.training.sharding import whole
+from tpo_lab.training.engine import OwnEngine
+from tpo_lab.training.sharding import is_sharded, whole
 
 HEADS = ("region", "temporal", "mask")
 LORA = Lora(rank=2, dropout=0.0, targets=("q_proj", "up_proj"))
@@ -44,6 +46,8 @@ class Job:
         stop_at: the step after which process `stop_by` gets `stop_with`.
         resume, anyway: go on; also with other settings.
         half: the backbone has bf16 weights.
+        zero: the stage of DeepSpeed's ZeRO that accelerate is configured for; 0: none.
+        all_move: in every step AdamW moves also what no row has used, as with DeepSpeed.
     """
 
     base: str
@@ -59,6 +63,8 @@ class Job:
     anyway: bool = False
     half: bool = False
     scenes: int = 3
+    zero: int = 0
+    all_move: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,8 @@ def train(job: Job) -> Outcome:
     try:
         options = TrainingOptions(**job.options)
         again = {"resume": job.resume, "resume_anyway": job.anyway}
-        run = fit(model, samples(job), recipe, job.out, options=options, listener=stop, report=said.append, **again)
+        with launched(job), all_used() if job.all_move else nullcontext():
+            run = fit(model, samples(job), recipe, job.out, options=options, listener=stop, report=said.append, **again)
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
     parts = model.named_parts()
@@ -141,10 +148,45 @@ def train(job: Job) -> Outcome:
         weights={name: whole(parameter).clone() for name, parameter in parts.items()} if error is None else {},
         metrics=[] if run is None else run.metrics(),
         said=said,
-        sharded=[name for name, parameter in parts.items() if hasattr(parameter, "full_tensor")],
+        sharded=[name for name, parameter in parts.items() if is_sharded(parameter)],
         dtypes={name: parameter.dtype for name, parameter in parts.items()},
         error=error,
     )
+
+
+@contextmanager
+def launched(job: Job) -> Iterator[None]:
+    """Configured as `accelerate launch` does it."""
+    if not job.zero:
+        yield
+        return
+    from deepspeed.ops import __compatible_ops__
+
+    # else it compiles one for sums within a machine
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    with mock.patch.dict(os.environ, ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE=str(job.zero)):
+        yield
+
+
+@contextmanager
+def all_used() -> Iterator[None]:
+    """Every weight that trains has a gradient, if only of zeros."""
+    original = OwnEngine.adding_up
+
+    @contextmanager
+    def adding_up(self: OwnEngine) -> Iterator[None]:
+        with original(self):
+            yield
+        for parameter in self.trained.values():
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+    with mock.patch.object(OwnEngine, "adding_up", adding_up):
+        yield
+
+
+def linear() -> tuple[str, str]:
+    """Where torch's own function comes from."""
+    return torch.nn.functional.linear.__module__, torch.nn.functional.linear.__name__
 
 
 def fail(job: Job) -> Outcome:

@@ -19,7 +19,7 @@ PATIENCE_SEC = 300
 def wait_for_work(rank: int, world: int, port: int, pipe: Connection) -> None:
     """Run what comes through the pipe, until it is closed. As `accelerate launch --cpu` would start it."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")
     while True:
         try:
             function, args = pipe.recv()

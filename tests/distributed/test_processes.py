@@ -8,12 +8,15 @@ from unittest import mock
 import pytest
 import torch
 from torch import nn
+from torch.optim import AdamW
 
+from tests.distributed.jobs import stage_of
 from tpo_lab.cli import run
-from tpo_lab.errors import TPOError, UsageError
+from tpo_lab.errors import MissingExtraError, TPOError, UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.stages import Lora
-from tpo_lab.training import fsdp, processes
+from tpo_lab.training import engine, fsdp
+from tpo_lab.training.engine import OwnEngine
 from tpo_lab.training.processes import JobFailed, Processes, chosen
 from tpo_lab.training.sharding import is_sharded, put, whole, whole_gradient
 
@@ -60,11 +63,11 @@ def test_pieces_for_one_process_are_refused() -> None:
         Processes("fsdp")
 
 
-@pytest.mark.parametrize("shard", ["auto", "ddp", "fsdp"])
-def test_deepspeed_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch, shard: str) -> None:
+def test_deepspeed_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(UsageError, match=r"accelerate's use_deepspeed: expected false, got 'true'\. Launch without .* --shard fsdp"):
-        chosen(shard)
+    monkeypatch.setattr("tpo_lab.training.deepspeed.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"tpo-lab\[deepspeed\]"):
+        chosen("auto")
 
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
@@ -90,9 +93,11 @@ def test_one_process_is_its_own_company() -> None:
     assert alone.everyone({"a": 1}) == [{"a": 1}] and alone.any(True) and not alone.any(False)
     with pytest.raises(ZeroDivisionError), alone.all_or_none():
         _ = 1 / 0
-    parameter = nn.Parameter(torch.zeros(3))
-    alone.sum_gradients([parameter])
-    assert parameter.grad is None
+    used, unused = (nn.Parameter(torch.zeros(3)) for _ in range(2))
+    own = OwnEngine(nn.Identity(), AdamW([{"params": [used, unused], "names": ["a", "b"]}]), stage_of(), alone.everyone)
+    with own.adding_up():
+        own.backward(used.sum())
+    assert used.grad is not None and used.grad.tolist() == [1.0, 1.0, 1.0] and unused.grad is None
 
 
 def test_what_another_process_could_not_do_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,13 +118,13 @@ def test_a_lost_connection_is_a_sentence_and_other_errors_stay(monkeypatch: pyte
 
 
 def test_buckets_hold_one_type_and_no_more_than_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "BUCKET", 5)
+    monkeypatch.setattr(engine, "BUCKET", 5)
     parameters = [
         nn.Parameter(torch.zeros(count, dtype=dtype)) for count, dtype in ((2, torch.float32), (3, torch.float32), (1, torch.float32))
     ]
     parameters += [nn.Parameter(torch.zeros(1, dtype=torch.bfloat16)), nn.Parameter(torch.zeros(9, dtype=torch.bfloat16))]
-    assert [[p.numel() for p in bucket] for bucket in processes._buckets(parameters)] == [[2, 3], [1], [1], [9]]
-    assert list(processes._buckets([])) == []
+    assert [[p.numel() for p in bucket] for bucket in engine._buckets(parameters)] == [[2, 3], [1], [1], [9]]
+    assert list(engine._buckets([])) == []
 
 
 def test_a_plain_tensor_is_whole_as_it_is() -> None:

@@ -268,13 +268,13 @@ def _plan(model: TPOModel, recipe: Recipe, stages: Sequence[Stage], samples: Sam
 def _resources(options: TrainingOptions) -> Resources:
     """What a step would be cut into: as many processes as `accelerate launch` has started."""
     from tpo_lab.training.plan import Resources
-    from tpo_lab.training.processes import chosen
+    from tpo_lab.training.processes import chosen, cuts_weights
 
     return Resources(
         processes=int(os.environ.get("WORLD_SIZE", "1")),
         micro_batch=options.micro_batch,
         checkpointing=options.checkpointing,
-        sharded=chosen(options.shard) == "fsdp",
+        sharded=cuts_weights(chosen(options.shard)),
     )
 
 

@@ -121,6 +121,7 @@ def fit(
             model.provenance.history.append({"recipe": recipe.name, "stage": entry.name, "steps": loop.total, "seed": options.seed})
             saver.finished.append(entry.name)
             loop.save(saver)
+            loop.engine.close()
             accelerator.free_memory()
     model.eval()
     # weights that lie on several processes cannot go through the model in one alone

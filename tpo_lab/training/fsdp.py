@@ -3,7 +3,7 @@
 Cut: the language model's own weights, one group for each decoder layer and one for all beside the layers (embeddings, final norm,
 output rows, tied or not). Whole: the vision side, so that a feature cache may hit on one process and miss on another; LoRA, tokens, prompts
 and heads, whose single precision may not stand in a group with a bf16 language model, and which a process without rows for a head
-need not touch; and of each group, weights of another type than most of it. Their gradients are added up by `Processes.sum_gradients`.
+need not touch; and of each group, weights of another type than most of it. Their gradients are added up by `OwnEngine`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def shard(step: TrainingStep, device: torch.device, processes: int) -> None:
         parameter.data = parameter.data.to(device)
     for buffer in step.buffers():
         buffer.data = buffer.data.to(device)
-    step.model.backbone.embedding.register_forward_hook(partial(_reach_inputs, step.model))
+    step.model.backbone.embedding.register_forward_hook(partial(reach_inputs, step.model))
 
 
 def decoder_layers(model: TPOModel) -> list[nn.Module]:
@@ -81,7 +81,7 @@ def require_second_version() -> None:
         raise UsageError("accelerate's fsdp_offload_params", expected="false", got="true", hint="Weights stay on the devices.")
 
 
-def _reach_inputs(model: TPOModel, module: nn.Module, args: tuple[object, ...], embedded: Tensor) -> Tensor:
+def reach_inputs(model: TPOModel, module: nn.Module, args: tuple[object, ...], embedded: Tensor) -> Tensor:
     """Let the backward pass go through the same layers on every process, also where a batch has no task token and nothing pointed at.
 
     Each layer of it waits for the pieces of all processes.

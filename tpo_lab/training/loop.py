@@ -140,13 +140,13 @@ class StageLoop:
                 model.trained_backbone_parts.add(part)
         frozen_vision = not any(name.startswith(("vision.", "connector.")) for name in names)
         self.cache = FeatureCache(model, folder=options.feature_cache) if frozen_vision else None
-        optimizer = build_optimizer(self.groups, stage)
+        self.optimizer = build_optimizer(self.groups, stage)
         self.trained = [parameter for group in self.groups for parameter in group.parameters]
         if processes.count > 1:
             weights = [fingerprint(parameter) for parameter in self.trained if not is_sharded(parameter)]
             processes.require_same(stage=stage.name, rows=data.sizes, steps=self.total, weights=weights)
-        self.module, self.optimizer = processes.prepare(step, optimizer)
-        self.schedule = scheduler(optimizer, stage, self.total)
+        self.engine = processes.engine(step, self.optimizer, stage)
+        self.schedule = scheduler(self.optimizer, stage, self.total)
         self.watch = GradientWatch(model, stage, options.gradient_patience)
         self.history = GradientHistory(model, stage, data, frames, run, options) if options.probe_every else None
         self._began = time.monotonic()
@@ -178,7 +178,8 @@ class StageLoop:
         if self.step == 0:
             for target in start_from(self.model.named_parts(), self.stage.starts_from):
                 say(f"  {target} starts as it is: the model has no such parts {target} and {self.stage.starts_from[target]} of one shape")
-        self.module.train()
+            self.engine.weights_changed()
+        self.engine.module.train()
         self._began = time.monotonic()
         with self._open_source() as self.source:
             self._train(stopped, listener, say, saver)
@@ -204,10 +205,9 @@ class StageLoop:
             norms = self.watch.norms()
             for head in self.watch.dead():
                 say(f"warning: head {head!r} has had no gradient for {self.options.gradient_patience} steps of stage {self.stage.name}")
-            if self.stage.grad_clip is not None:
-                self.processes.clip(self.trained, self.stage.grad_clip)
+            self.engine.clip()
             rate = float(self.schedule.get_last_lr()[0])
-            self.processes.step(self.optimizer)
+            self.engine.step()
             self.schedule.step()
             self._log(self.step, rate, report, norms)
             if listener is not None:
@@ -238,8 +238,8 @@ class StageLoop:
             batches = self._batches()
         counts = [expected_values(batch, self.stage.losses) for batch in batches]
         spread = Spread(self.processes.everyone(counts))
-        parts = [self._part(batches[number] if number < len(batches) else None, spread, number) for number in range(spread.passes)]
-        self.processes.sum_gradients(self.trained)
+        with self.engine.adding_up():
+            parts = [self._part(batches[number] if number < len(batches) else None, spread, number) for number in range(spread.passes)]
         return joined(self.processes.everyone(joined(parts)))
 
     def _rows(self) -> list[Row]:
@@ -260,7 +260,7 @@ class StageLoop:
             raise JobFailed(f"stage {self.stage.name}, step {self.step + 1}: the loss is not finite (terms: {', '.join(broken)}).")
         report = weighted(report, [counts for counts, _ in found], spread, number)
         if report.total.requires_grad:
-            self.processes.backward(report.total)
+            self.engine.backward(report.total)
         return joined([report])
 
     def _forward(self, batch: Batch | None) -> LossReport:
@@ -269,4 +269,4 @@ class StageLoop:
                 return joined([])
             video = None if self.cache is None or batch is None else self.cache(batch.rows)
             on_device = None if batch is None else batch.to(self.processes.device)
-            return self.module(on_device, video, self.stage.losses)  # type: ignore[no-any-return]
+            return self.engine.module(on_device, video, self.stage.losses)  # type: ignore[no-any-return]

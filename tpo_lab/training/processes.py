@@ -1,28 +1,27 @@
 """Several processes on one stage, as accelerate starts them: what they tell each other, and how their gradients become one.
 
 Every process computes its own rows with the same trained weights. "ddp": all weights are whole on each process. "fsdp": the language
-model's own weights are cut into pieces (`tpo_lab.training.fsdp`), and what trains beside it is whole.
-Not here: torch's `DistributedDataParallel`. It forgets which parameters were used in all but the last part of an accumulated batch, and
-gives those that no process used a gradient of zero, by which AdamW moves them. So several processes would train other weights than one.
+model's own weights are cut into pieces (`tpo_lab.training.fsdp`), and what trains beside it is whole. "deepspeed": as
+`tpo_lab.training.deepspeed` says, where accelerate is configured for it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import torch
-from torch import Tensor, nn
 
 from tpo_lab.errors import TPOError, UsageError, unknown_name
 from tpo_lab.model import TPOModel
 from tpo_lab.stages import Stage
-from tpo_lab.training import fsdp, sharding
+from tpo_lab.training import deepspeed, fsdp
+from tpo_lab.training.engine import Engine, OwnEngine
 from tpo_lab.training.micro_batch import TrainingStep
-from tpo_lab.training.sharding import Shard, is_sharded
+from tpo_lab.training.sharding import Shard
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: longer than one takes to write a checkpoint, or to encode a step of new clips."""
-BUCKET = 32 << 20
-"""So many numbers of gradients travel at once."""
 
 
 class JobFailed(TPOError):
@@ -48,7 +45,8 @@ class Processes:
         timeout: how long one waits for the others.
 
     Raises:
-        UsageError: an unknown `shard`, one that accelerate's configuration contradicts, FSDP with one process, or DeepSpeed.
+        UsageError: an unknown `shard`, one that accelerate's configuration contradicts, or pieces for one process.
+        MissingExtraError: accelerate is configured for DeepSpeed, which is not installed.
     """
 
     def __init__(self, shard: str = "auto", *, timeout: timedelta = TIMEOUT) -> None:
@@ -56,12 +54,12 @@ class Processes:
         from accelerate.utils import InitProcessGroupKwargs, patch_environment
 
         self.kind, self.timeout = chosen(shard), timeout
-        with patch_environment(ACCELERATE_USE_FSDP="false"):
+        with patch_environment(ACCELERATE_USE_FSDP="false", ACCELERATE_USE_DEEPSPEED="false"):
             self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)])
         self.rank, self.count = int(self.accelerator.process_index), int(self.accelerator.num_processes)
-        if self.kind == "fsdp" and self.count == 1:
+        if self.in_step and self.count == 1:
             hint = "Start the command by `accelerate launch --num_processes N -m tpo_lab train ...`."
-            raise UsageError("shard", expected="ddp with one process", got="fsdp", hint=hint)
+            raise UsageError("shard", expected="ddp with one process", got=self.kind, hint=hint)
         # beside the accelerators' own connections, so that what is told does not wait for what they compute
         self._told = torch.distributed.new_group(backend="gloo", timeout=timeout) if self.count > 1 else None
         self._module: TrainingStep | None = None
@@ -96,9 +94,11 @@ class Processes:
         self._module.bf16 = stage.precision == "bf16"
         return self._module
 
-    def prepare(self, step: TrainingStep, optimizer: Optimizer) -> tuple[nn.Module, Any]:
-        """What computes the losses, and what steps, whose `optimizer` is the given one."""
-        return step, self.accelerator.prepare_optimizer(optimizer, device_placement=False)
+    def engine(self, step: TrainingStep, optimizer: Optimizer, stage: Stage) -> Engine:
+        """What trains one stage; one at a time."""
+        if self.kind == "deepspeed":
+            return deepspeed.DeepSpeedEngine(step, optimizer, stage)
+        return OwnEngine(step, optimizer, stage, self.everyone)
 
     def everyone(self, value: T) -> list[T]:
         """The values of all processes, in their order; all of them call it."""
@@ -146,41 +146,6 @@ class Processes:
             if reason is not None:
                 raise JobFailed(f"Process {rank} of {self.count} failed. {reason}")
 
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of one part of a batch."""
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add up what all processes have found; a parameter that none has used keeps no gradient, as with one process."""
-        if self._told is None:
-            return
-        own = [parameter for parameter in parameters if not is_sharded(parameter)]
-        flags = self.everyone([parameter.grad is not None for parameter in own])
-        used = [parameter for parameter, *used in zip(own, *flags, strict=True) if any(used)]
-        for bucket in _buckets(used):
-            parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
-            joined = torch.cat([part.flatten().float() for part in parts])
-            torch.distributed.all_reduce(joined)
-            for parameter, part in zip(bucket, torch.split(joined, [part.numel() for part in parts]), strict=True):
-                parameter.grad = part.view_as(parameter).to(parameter.dtype)
-
-    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> None:
-        """Scale the gradients of all parameters together to this norm where theirs is larger."""
-        cut = [p for p in parameters if is_sharded(p) and p.grad is not None]
-        if not cut:
-            torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-            return
-        whole = [p for p in parameters if not is_sharded(p) and p.grad is not None]
-        norms = [torch.nn.utils.get_total_norm([p.grad for p in group if p.grad is not None]) for group in (cut, whole)]
-        total = torch.stack([sharding.whole(norm).to(self.device) for norm in norms]).norm()
-        for group in (cut, whole):
-            torch.nn.utils.clip_grads_with_norm_(group, max_norm, total)
-
-    def step(self, optimizer: Any) -> None:
-        """Change the weights, and forget the gradients."""
-        optimizer.step()
-        optimizer.zero_grad()
-
     @contextmanager
     def company(self) -> Iterator[None]:
         """While processes work together: a lost connection becomes a sentence.
@@ -202,19 +167,23 @@ def chosen(shard: str) -> str:
     """How weights lie on processes: what is asked, where it agrees with accelerate's own configuration.
 
     Raises:
-        UsageError: see `Processes`.
+        UsageError, MissingExtraError: see `Processes`.
     """
     if shard not in get_args(Shard):
         raise unknown_name("shard", shard, get_args(Shard))
-    if _is_set("ACCELERATE_USE_DEEPSPEED"):
-        hint = "Launch without --use_deepspeed and with --shard fsdp, which cuts the language model's weights as ZeRO-3 does."
-        raise UsageError("accelerate's use_deepspeed", expected="false", got="true", hint=hint)
-    if not _is_set("ACCELERATE_USE_FSDP"):
-        return "ddp" if shard == "auto" else shard
-    if shard not in ("auto", "fsdp"):
-        raise UsageError("shard", expected="auto or fsdp, which accelerate is configured for", got=shard)
-    fsdp.require_second_version()
-    return "fsdp"
+    configured = "deepspeed" if _is_set("ACCELERATE_USE_DEEPSPEED") else "fsdp" if _is_set("ACCELERATE_USE_FSDP") else None
+    if configured is not None and shard not in ("auto", configured):
+        raise UsageError("shard", expected=f"auto or {configured}, which accelerate is configured for", got=shard)
+    if configured == "deepspeed":
+        deepspeed.require()
+    if configured == "fsdp":
+        fsdp.require_second_version()
+    return configured or ("ddp" if shard == "auto" else shard)
+
+
+def cuts_weights(kind: str) -> bool:
+    """Whether each process holds a piece of the language model's weights only, for one of the kinds that `chosen` gives."""
+    return kind == "fsdp" or (kind == "deepspeed" and deepspeed.zero_stage() == 3)
 
 
 def _is_set(variable: str) -> bool:
@@ -228,15 +197,3 @@ def _is_lost(error: RuntimeError) -> bool:
 
 def _sentence(error: Exception) -> str:
     return str(error) if isinstance(error, TPOError) else f"{type(error).__name__}: {error}"
-
-
-def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Neighbours of one kind that travel together."""
-    bucket: list[nn.Parameter] = []
-    for parameter in parameters:
-        if bucket and (parameter.dtype != bucket[0].dtype or sum(p.numel() for p in bucket) + parameter.numel() > BUCKET):
-            yield bucket
-            bucket = []
-        bucket.append(parameter)
-    if bucket:
-        yield bucket

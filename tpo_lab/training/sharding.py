@@ -16,7 +16,7 @@ Shard = Literal["auto", "ddp", "fsdp"]
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this process holds a piece of it only."""
-    return hasattr(tensor, "full_tensor")
+    return hasattr(tensor, "full_tensor") or _is_cut_by_deepspeed(tensor)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -24,12 +24,21 @@ def whole(tensor: Tensor) -> Tensor:
 
     All processes call it, in the same order, or all of them wait.
     """
+    if _is_cut_by_deepspeed(tensor):
+        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+        with GatheredParameters([tensor]):
+            return tensor.detach().clone()
     gather = getattr(tensor.detach(), "full_tensor", None)
     return tensor.detach() if gather is None else gather()
 
 
 def whole_gradient(parameter: Tensor) -> Tensor | None:
     """The full gradient of a possibly sharded parameter; None where it has none. All processes call it, as `whole`."""
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
+        from deepspeed.utils import safe_get_full_grad
+
+        return safe_get_full_grad(parameter)  # type: ignore[no-any-return]
     return None if parameter.grad is None else whole(parameter.grad)
 
 
@@ -49,3 +58,8 @@ def put(parameter: Tensor, tensor: Tensor) -> None:
     full = tensor.to(device=sharded.to_local().device, dtype=parameter.dtype)
     # every process has the full tensor already, so that none has to send it
     parameter.copy_(distribute_tensor(full, mesh, sharded.placements, src_data_rank=None))
+
+
+def _is_cut_by_deepspeed(tensor: Tensor) -> bool:
+    """What ZeRO-3 has cut and not kept whole."""
+    return hasattr(tensor, "ds_id") and not getattr(tensor, "ds_persist", False)

@@ -99,7 +99,7 @@ class Saver:
             "processes": self.asked.processes,
             "data": self.asked.prints.summary(),
             "sampler": {"seed": self.asked.options.seed, "step": step, "rows": loop.data.sizes},
-            "optimizer": optimizer_state.groups_of(loop.optimizer.optimizer),
+            "optimizer": optimizer_state.groups_of(loop.optimizer),
             "schedule": loop.schedule.state_dict(),
             "random": [state.plain for state in random],
             "without_gradient": dict(loop.watch.quiet),
@@ -107,7 +107,7 @@ class Saver:
 
     def _tensors(self, loop: StageLoop, random: Sequence[RandomState], *, wanted: bool) -> dict[str, Mapping[str, Tensor]]:
         return {
-            "optimizer": optimizer_state.tensors_of(loop.optimizer.optimizer, wanted=wanted),
+            "optimizer": optimizer_state.tensors_of(loop.engine, wanted=wanted),
             "random": {f"{rank}.{name}": value for rank, state in enumerate(random) for name, value in state.tensors.items()},
             "data": self.asked.prints.of(loop.stage.name).to_tensors(),
         }
@@ -172,13 +172,13 @@ class Saved:
         Args:
             changed: settings are no longer those of the checkpoint: the new ones count, and what the optimizer remembers is kept.
         """
-        state, optimizer = self.part.state, loop.optimizer.optimizer
+        state = self.part.state
         loop.step = int(state["step"])
+        optimizer_state.put_back_tensors(loop.engine, self.part.tensors["optimizer"])
         if changed:
-            optimizer_state.put_back_moments(optimizer, self.part.tensors["optimizer"])
             optimizer_state.forward_to(loop.schedule, loop.step)
         else:
-            optimizer_state.put_back(optimizer, state["optimizer"], self.part.tensors["optimizer"])
+            optimizer_state.put_back_groups(loop.optimizer, state["optimizer"])
             loop.schedule.load_state_dict(dict(state["schedule"]))
         loop.watch.quiet.update({name: count for name, count in state["without_gradient"].items() if name in loop.watch.quiet})
         self.put_back_random(loop.processes.rank)
