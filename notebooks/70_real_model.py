@@ -47,7 +47,7 @@ from tpo_lab.notebooks import emit, open_run, progress_line, start, world
 from tpo_lab.report import loss_chart
 from tpo_lab.report.bars import bar_chart
 from tpo_lab.report.curves import curve_chart
-from tpo_lab.training import memory
+from tpo_lab.training.cost import memory
 
 # %%
 device = start(seed=seed, threads=threads)

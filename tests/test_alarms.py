@@ -19,7 +19,7 @@ from tpo_lab.runs import read_jsonl, read_probes
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora, Stage
 from tpo_lab.training import TrainingOptions, fit
-from tpo_lab.training.alarms import EXPLODED, NO_GRADIENT, NOT_FINITE, ROUTE_COLLAPSE, Alarm, Limits, alarms
+from tpo_lab.training.watch.alarms import EXPLODED, NO_GRADIENT, NOT_FINITE, ROUTE_COLLAPSE, Alarm, Limits, alarms
 
 
 def lines(stage: str, **columns: list[Any]) -> list[dict[str, Any]]:

@@ -25,8 +25,8 @@ from tpo_lab.runs import PROBES, RunFolder, read_probes
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora, Stage
 from tpo_lab.training import Interrupted, TrainingOptions, fit, task_of
-from tpo_lab.training.gradient_history import handful
-from tpo_lab.training.process_memory import process_memory, resident_bytes
+from tpo_lab.training.cost.process_memory import process_memory, resident_bytes
+from tpo_lab.training.watch.gradient_history import handful
 
 EVERY = TrainingOptions(probe_every=2, probe_samples=3)
 KEYS = ["stage", "step", "seconds", "samples", "losses", "gradients", "routes"]
@@ -201,7 +201,7 @@ def test_a_resumed_run_may_measure_more_often_or_not_at_all(
 def test_random_numbers_modes_and_gradients_stay(build_tiny: Callable[..., TPOModel], samples: list[Sample], tmp_path: Path):
     from tpo_lab.media import Frames
     from tpo_lab.training import StageData, StageLoop, by_task
-    from tpo_lab.training.processes import Processes
+    from tpo_lab.training.steps.processes import Processes
 
     model, entry = build_tiny(), two_stages().stages[1]
     model.add_lora(two_stages().lora)

@@ -11,8 +11,8 @@ from torch.optim import AdamW
 
 from tpo_lab.narrow_weights import EXACT, NarrowAdamW
 from tpo_lab.recipes import recipe
-from tpo_lab.training import optimizer_state
-from tpo_lab.training.engine import OwnEngine
+from tpo_lab.training.resume import optimizer_state
+from tpo_lab.training.steps.engine import OwnEngine
 
 SETTINGS = {"lr": 1e-4, "weight_decay": 0.1, "betas": (0.9, 0.95), "eps": 1e-8}
 

@@ -15,8 +15,8 @@ from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora
-from tpo_lab.training.flops import attention_flops, language_flops, peak_of
-from tpo_lab.training.throughput import measured_throughput, without_heads
+from tpo_lab.training.cost.flops import attention_flops, language_flops, peak_of
+from tpo_lab.training.cost.throughput import measured_throughput, without_heads
 
 
 @pytest.mark.parametrize("lora", [Lora(rank=3, dropout=0.0), Lora(rank=2, dropout=0.0, targets=("q_proj", "down_proj"))])

@@ -304,7 +304,7 @@ def test_the_cache_is_used_only_while_the_vision_side_is_frozen(
     model, run = build_tiny(), straight.run
     model.add_lora(three_stages().lora)
     from tpo_lab.media import Frames
-    from tpo_lab.training.processes import Processes
+    from tpo_lab.training.steps.processes import Processes
 
     found = {}
     for entry in three_stages().stages:

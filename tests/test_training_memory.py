@@ -22,7 +22,7 @@ from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.recipes import recipe
 from tpo_lab.stages import Lora, Stage
-from tpo_lab.training.memory import LiveBytes, TrainingMemory, checkpoint_layers, estimate, estimate_stage, layer_activations, measured
+from tpo_lab.training.cost.memory import LiveBytes, TrainingMemory, checkpoint_layers, estimate, estimate_stage, layer_activations, measured
 
 STAGE = recipe("paper").for_heads(("region",)).stage("1")[0]
 LORA = Lora(rank=4)

@@ -14,8 +14,8 @@ from tpo_lab.model import TPOModel
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora, Stage
 from tpo_lab.training import StageData
-from tpo_lab.training.memory import estimate_stage
-from tpo_lab.training.plan import ASSUMED_WORDS, Resources, groups_trained, mixture_of, row_size, stage_plan
+from tpo_lab.training.cost.memory import estimate_stage
+from tpo_lab.training.cost.plan import ASSUMED_WORDS, Resources, groups_trained, mixture_of, row_size, stage_plan
 
 
 def stage(**changes: Any) -> Stage:
@@ -74,7 +74,7 @@ def test_epochs_are_those_that_the_stage_goes_through(data: StageData) -> None:
 
 
 def test_of_many_clips_some_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tpo_lab.training.plan.LOOKED_FOR", 10)
+    monkeypatch.setattr("tpo_lab.training.cost.plan.LOOKED_FOR", 10)
     samples = [asked(n, f"{n}.mp4", "cups").at(tmp_path) for n in range(25)]
     found = mixture_of(StageData({"region": samples}, stage(**ONE), 0))[0]
     assert (found.clips, found.looked_for, found.missing) == (25, 9, 9)

@@ -18,7 +18,7 @@ from tpo_lab.backbones.videochat2_parts.configuration import VideoChat2Config
 from tpo_lab.backbones.videochat2_parts.model import VideoChat2ForConditionalGeneration
 from tpo_lab.errors import UsageError
 from tpo_lab.model import TPOModel
-from tpo_lab.training.memory import checkpoint_layers
+from tpo_lab.training.cost.memory import checkpoint_layers
 
 TIMES = (0.5, 1.75, 3.0)
 

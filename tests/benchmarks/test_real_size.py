@@ -30,8 +30,8 @@ from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.runs import environment
 from tpo_lab.stages import Stage
-from tpo_lab.training.memory import checkpoint_layers
-from tpo_lab.training.throughput import Throughput, measured_throughput, without_heads
+from tpo_lab.training.cost.memory import checkpoint_layers
+from tpo_lab.training.cost.throughput import Throughput, measured_throughput, without_heads
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(3600)]
 

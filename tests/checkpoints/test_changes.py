@@ -12,9 +12,9 @@ from tests.checkpoints.small_runs import two_stages
 from tpo_lab.errors import UsageError
 from tpo_lab.sample import Sample
 from tpo_lab.training import TrainingOptions
-from tpo_lab.training.changes import FREE_OPTIONS, Change, changes_of, option_changes, recipe_changes, refuse
-from tpo_lab.training.data import by_task
-from tpo_lab.training.data_prints import DataPrint, DataPrints
+from tpo_lab.training.resume.changes import FREE_OPTIONS, Change, changes_of, option_changes, recipe_changes, refuse
+from tpo_lab.training.resume.data_prints import DataPrint, DataPrints
+from tpo_lab.training.rows.data import by_task
 
 
 def test_trees_are_compared_leaf_by_leaf() -> None:

@@ -26,8 +26,8 @@ from tpo_lab.recipes import Recipe
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora, Stage
 from tpo_lab.training import StageLoop, TrainingOptions, fit
-from tpo_lab.training.engine import OwnEngine
-from tpo_lab.training.sharding import is_sharded, whole
+from tpo_lab.training.steps.engine import OwnEngine
+from tpo_lab.training.steps.sharding import is_sharded, whole
 
 HEADS = ("region", "temporal", "mask")
 LORA = Lora(rank=2, dropout=0.0, targets=("q_proj", "up_proj"))

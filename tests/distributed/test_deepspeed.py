@@ -20,8 +20,8 @@ from tpo_lab import checkpoint
 from tpo_lab.backbones.tiny import write_tiny
 from tpo_lab.errors import UsageError
 from tpo_lab.sample import Sample
-from tpo_lab.training import deepspeed
-from tpo_lab.training.processes import chosen, cuts_weights
+from tpo_lab.training.steps import deepspeed
+from tpo_lab.training.steps.processes import chosen, cuts_weights
 
 pytest.importorskip("deepspeed", reason="needs the extra deepspeed")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tpo_lab.objective import LossReport, combine
-from tpo_lab.training.micro_batch import Spread, broken_terms, joined, weighted
+from tpo_lab.training.steps.micro_batch import Spread, broken_terms, joined, weighted
 
 WEIGHTS = {"region": {"l1": 5.0, "giou": 2.0}}
 OWNERS = {"mlm": 1.0, "region": 0.5}

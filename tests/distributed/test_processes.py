@@ -15,10 +15,10 @@ from tpo_lab.cli import run
 from tpo_lab.errors import MissingExtraError, TPOError, UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.stages import Lora
-from tpo_lab.training import engine, fsdp
-from tpo_lab.training.engine import OwnEngine
-from tpo_lab.training.processes import JobFailed, Processes, chosen
-from tpo_lab.training.sharding import is_sharded, put, whole, whole_gradient
+from tpo_lab.training.steps import engine, fsdp
+from tpo_lab.training.steps.engine import OwnEngine
+from tpo_lab.training.steps.processes import JobFailed, Processes, chosen
+from tpo_lab.training.steps.sharding import is_sharded, put, whole, whole_gradient
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_pieces_for_one_process_are_refused() -> None:
 
 def test_deepspeed_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    monkeypatch.setattr("tpo_lab.training.deepspeed.find_spec", lambda name: None)
+    monkeypatch.setattr("tpo_lab.training.steps.deepspeed.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"tpo-lab\[deepspeed\]"):
         chosen("auto")
 

@@ -22,8 +22,8 @@ from tpo_lab.errors import TPOError
 from tpo_lab.media import Frames
 from tpo_lab.sample import Sample
 from tpo_lab.training import StageData
-from tpo_lab.training.decoding import ClipRequest, Decoders, Request, start_method
-from tpo_lab.training.loading import RowSource
+from tpo_lab.training.rows.decoding import ClipRequest, Decoders, Request, start_method
+from tpo_lab.training.rows.loading import RowSource
 
 ROOT = Path(__file__).parents[2]
 
@@ -163,7 +163,7 @@ from tests.loading.small_films import small_backbone, stage
 from tpo_lab.media import Frames
 from tpo_lab.sample import read
 from tpo_lab.training import StageData, by_task
-from tpo_lab.training.loading import RowSource
+from tpo_lab.training.rows.loading import RowSource
 
 if __name__ == "__main__":
     data = StageData(by_task(read(sys.argv[1])), stage(steps=10000), seed=3)

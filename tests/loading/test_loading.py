@@ -23,10 +23,10 @@ from tpo_lab.media import Frames
 from tpo_lab.precomputed import FeatureFiles, FeatureFolder
 from tpo_lab.sample import Sample
 from tpo_lab.training import StageData, by_task
-from tpo_lab.training import data as data_module
-from tpo_lab.training.decoding import ClipRequest
-from tpo_lab.training.dropped import DropList
-from tpo_lab.training.loading import RowSource, Share
+from tpo_lab.training.rows import data as data_module
+from tpo_lab.training.rows.decoding import ClipRequest
+from tpo_lab.training.rows.dropped import DropList
+from tpo_lab.training.rows.loading import RowSource, Share
 
 CLIP_BYTES = FRAMES * 3 * SIDE * SIDE
 

@@ -25,7 +25,7 @@ from tpo_lab.model import TPOModel
 from tpo_lab.runs import RunFolder
 from tpo_lab.schedules import lr_factor
 from tpo_lab.stages import CurriculumPart, Lora
-from tpo_lab.training.alarms import Limits, alarms
+from tpo_lab.training.watch.alarms import Limits, alarms
 from tpo_widgets import StageView
 from tpo_widgets.content import Moment
 from tpo_widgets.stages.alarms import judged

@@ -50,7 +50,7 @@ def gather(model: TPOModel, *, half: bool = False, wanted: bool = True) -> Conte
     Raises:
         TPOError: a weight is too large for half precision.
     """
-    from tpo_lab.training.sharding import whole
+    from tpo_lab.training.steps.sharding import whole
 
     held = changed_parts(model)
     tensors: dict[str, Tensor] = {}
@@ -78,7 +78,7 @@ def restore(model: TPOModel, tensors: Mapping[str, Tensor], *, label: str) -> No
     Raises:
         TPOError: a tensor is missing, too many, or of another shape.
     """
-    from tpo_lab.training.sharding import put
+    from tpo_lab.training.steps.sharding import put
 
     parts = changed_parts(model)
     if set(parts) != set(tensors):

@@ -22,7 +22,7 @@ class TrainingPart:
     """What a run needs beside the model.
 
     Attributes:
-        state: JSON-ready; see `tpo_lab.training.state` for its entries.
+        state: JSON-ready; see `tpo_lab.training.resume.state` for its entries.
         tensors: by the name of a file, without its suffix, the tensors in it.
     """
 

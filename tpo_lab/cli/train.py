@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tpo_lab.sample import Sample
     from tpo_lab.stages import Stage
     from tpo_lab.training import TrainingOptions
-    from tpo_lab.training.plan import Resources
+    from tpo_lab.training.cost.plan import Resources
 
     Samples = Sequence[Sample] | Mapping[str, Sequence[Sample]]
 
@@ -249,8 +249,8 @@ def _plan(model: TPOModel, recipe: Recipe, stages: Sequence[Stage], samples: Sam
 
     from tpo_lab.cli.train_plan import plan_views
     from tpo_lab.training import StageData, groups_of
-    from tpo_lab.training.data import counted
-    from tpo_lab.training.plan import stage_plan
+    from tpo_lab.training.cost.plan import stage_plan
+    from tpo_lab.training.rows.data import counted
 
     groups, resources = groups_of(samples or (), stages), _resources(options)
     data = {each.name: StageData(groups[each.name], each, options.seed) if samples else None for each in stages}
@@ -267,8 +267,8 @@ def _plan(model: TPOModel, recipe: Recipe, stages: Sequence[Stage], samples: Sam
 
 def _resources(options: TrainingOptions) -> Resources:
     """What a step would be cut into: as many processes as `accelerate launch` has started."""
-    from tpo_lab.training.plan import Resources
-    from tpo_lab.training.processes import chosen, cuts_weights
+    from tpo_lab.training.cost.plan import Resources
+    from tpo_lab.training.steps.processes import chosen, cuts_weights
 
     return Resources(
         processes=int(os.environ.get("WORLD_SIZE", "1")),

@@ -14,7 +14,7 @@ MEMORY = ("parameters", "gradients", "optimizer", "activations", "total")
 
 
 def plan_views(stages: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
-    """The tables, from what `tpo_lab.training.plan.stage_plan` gives of each stage."""
+    """The tables, from what `tpo_lab.training.cost.plan.stage_plan` gives of each stage."""
     yield _steps(stages)
     if any(stage["mixture"] for stage in stages):
         yield _mixture(stages)

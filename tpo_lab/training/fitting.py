@@ -20,13 +20,14 @@ from tpo_lab.recipes import Recipe
 from tpo_lab.runs import RunFolder
 from tpo_lab.sample import Sample
 from tpo_lab.trackers import checked_trackers, tracked
-from tpo_lab.training.changes import Change, refuse
-from tpo_lab.training.data import StageData, counted, groups_of
-from tpo_lab.training.data_prints import DataPrints
-from tpo_lab.training.loop import Listener, StageLoop, TrainingOptions
-from tpo_lab.training.processes import Processes
-from tpo_lab.training.randomness import seed_everything
-from tpo_lab.training.state import Asked, Saved, Saver, is_begun, latest_whole
+from tpo_lab.training.loop import Listener, StageLoop
+from tpo_lab.training.options import TrainingOptions
+from tpo_lab.training.resume.changes import Change, refuse
+from tpo_lab.training.resume.data_prints import DataPrints
+from tpo_lab.training.resume.randomness import seed_everything
+from tpo_lab.training.resume.state import Asked, Saved, Saver, is_begun, latest_whole
+from tpo_lab.training.rows.data import StageData, counted, groups_of
+from tpo_lab.training.steps.processes import Processes
 
 
 def fit(

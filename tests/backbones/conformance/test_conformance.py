@@ -22,7 +22,7 @@ from tpo_lab.errors import UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Lora
-from tpo_lab.training.memory import checkpoint_layers
+from tpo_lab.training.cost.memory import checkpoint_layers
 
 FRAMES = 4
 

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tpo_lab.training.alarms import NOT_FINITE, Alarm, Limits, alarms
+from tpo_lab.training.watch.alarms import NOT_FINITE, Alarm, Limits, alarms
 
 if TYPE_CHECKING:
     from tpo_widgets.stages.history import StageHistory
@@ -16,7 +16,7 @@ _CONTEXT = max(_LIMITS.window + _LIMITS.lasting, _LIMITS.patience) + 1
 
 
 class AlarmWatch:
-    """What `tpo_lab.training.alarms` finds in one stage, kept up to date.
+    """What `tpo_lab.training.watch.alarms` finds in one stage, kept up to date.
 
     Attributes:
         found: so far, in the order of their steps.

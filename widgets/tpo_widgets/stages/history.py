@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_lab.errors import UsageError
-from tpo_lab.training.alarms import Alarm, Limits
+from tpo_lab.training.watch.alarms import Alarm, Limits
 from tpo_widgets.stages.alarms import AlarmWatch
 
 WINDOW = Limits().window
@@ -203,7 +203,7 @@ class History:
         return found
 
     def alarms(self, *, whole: bool = True) -> tuple[Alarm, ...]:
-        """What is wrong with the run, as `tpo_lab.training.alarms` tells.
+        """What is wrong with the run, as `tpo_lab.training.watch.alarms` tells.
 
         Args:
             whole: judge all lines at once; otherwise those since the last look, where it is time to look again.

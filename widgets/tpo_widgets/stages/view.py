@@ -12,7 +12,7 @@ import traitlets
 from tpo_lab.errors import UsageError, unknown_name
 from tpo_lab.recipes import Recipe
 from tpo_lab.runs import RunFolder
-from tpo_lab.training.alarms import Alarm
+from tpo_lab.training.watch.alarms import Alarm
 from tpo_widgets.content import Trouble
 from tpo_widgets.playhead import Playhead
 from tpo_widgets.stages.content import StageContent

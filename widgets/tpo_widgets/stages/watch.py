@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tpo_lab.errors import UsageError
 from tpo_lab.runs import RunFolder
 from tpo_lab.schedules import lr_factor
-from tpo_lab.training.process_memory import process_memory
+from tpo_lab.training.cost.process_memory import process_memory
 from tpo_widgets.stages.content import RunStatus, StageContent
 from tpo_widgets.stages.files import RunFiles, Tail
 from tpo_widgets.stages.history import History

@@ -1,6 +1,6 @@
 """What trains one stage on each of several processes: how gradients of all become one, and what the optimizer remembers.
 
-Our own engine is that of one process, "ddp" and "fsdp"; the other is `tpo_lab.training.deepspeed`.
+Our own engine is that of one process, "ddp" and "fsdp"; the other is `tpo_lab.training.steps.deepspeed`.
 Not here: torch's `DistributedDataParallel`. It forgets which parameters were used in all but the last part of an accumulated batch, and
 gives those that no process used a gradient of zero, by which AdamW moves them. So several processes would train other weights than one.
 """
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tpo_lab.stages import Stage
-from tpo_lab.training import sharding
-from tpo_lab.training.sharding import is_sharded, put, whole
+from tpo_lab.training.steps import sharding
+from tpo_lab.training.steps.sharding import is_sharded, put, whole
 
 BUCKET = 32 << 20
 """So many numbers of gradients travel at once."""

@@ -24,10 +24,10 @@ from tpo_lab.probes.untouched import untouched
 from tpo_lab.runs import RunFolder
 from tpo_lab.sample import Sample
 from tpo_lab.stages import Stage
-from tpo_lab.training.data import StageData
+from tpo_lab.training.rows.data import StageData
 
 if TYPE_CHECKING:
-    from tpo_lab.training.loop import TrainingOptions
+    from tpo_lab.training.options import TrainingOptions
 
 
 class GradientHistory:

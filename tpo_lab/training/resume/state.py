@@ -21,15 +21,16 @@ from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.recipes import Recipe
 from tpo_lab.runs import METRICS, PROBES
-from tpo_lab.training import optimizer_state
-from tpo_lab.training.changes import Change, changes_of, option_changes, recipe_changes
-from tpo_lab.training.data_prints import DataPrint, DataPrints
-from tpo_lab.training.dropped import DROPPED
-from tpo_lab.training.processes import Processes
-from tpo_lab.training.randomness import RandomState
+from tpo_lab.training.resume import optimizer_state
+from tpo_lab.training.resume.changes import Change, changes_of, option_changes, recipe_changes
+from tpo_lab.training.resume.data_prints import DataPrint, DataPrints
+from tpo_lab.training.resume.randomness import RandomState
+from tpo_lab.training.rows.dropped import DROPPED
+from tpo_lab.training.steps.processes import Processes
 
 if TYPE_CHECKING:
-    from tpo_lab.training.loop import StageLoop, TrainingOptions
+    from tpo_lab.training.loop import StageLoop
+    from tpo_lab.training.options import TrainingOptions
 
 EARLIER_STATE = "state.pt"
 """What earlier versions went on from."""

@@ -18,8 +18,8 @@ from tpo_lab.errors import UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.sample import Sample, has_media
 from tpo_lab.stages import Stage
-from tpo_lab.training.data import StageData
-from tpo_lab.training.memory import TrainingMemory, estimate_stage
+from tpo_lab.training.cost.memory import TrainingMemory, estimate_stage
+from tpo_lab.training.rows.data import StageData
 
 LOOKED_FOR = 20_000
 """So many clips of a data set are looked for at most, evenly spread: on a file server each takes a while."""
@@ -171,7 +171,7 @@ def row_size(model: TPOModel, data: StageData | None) -> RowSize:
 
 
 def memory_of(model: TPOModel, stage: Stage, size: RowSize, resources: Resources) -> TrainingMemory:
-    """The memory that a step takes in each process; see `tpo_lab.training.memory.estimate_stage`."""
+    """The memory that a step takes in each process; see `tpo_lab.training.cost.memory.estimate_stage`."""
     rows = resources.rows_of(stage)
     return estimate_stage(
         model,

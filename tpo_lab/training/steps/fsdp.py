@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tpo_lab.errors import UsageError
 from tpo_lab.model import TPOModel
-from tpo_lab.training.micro_batch import TrainingStep
+from tpo_lab.training.steps.micro_batch import TrainingStep
 
 
 def shard(step: TrainingStep, device: torch.device, processes: int) -> None:

@@ -18,8 +18,8 @@ from tpo_lab.model import TPOModel
 from tpo_lab.objective import LossReport
 from tpo_lab.schedules import build_optimizer
 from tpo_lab.stages import TEXT_LOSSES, Lora, Stage
-from tpo_lab.training.flops import language_flops, peak_of
-from tpo_lab.training.micro_batch import TrainingStep
+from tpo_lab.training.cost.flops import language_flops, peak_of
+from tpo_lab.training.steps.micro_batch import TrainingStep
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tpo_lab.errors import UsageError
 from tpo_lab.model import TPOModel
 from tpo_lab.schedules import build_optimizer
 from tpo_lab.stages import Lora, Stage
-from tpo_lab.training.micro_batch import TrainingStep
+from tpo_lab.training.steps.micro_batch import TrainingStep
 
 _FP32, _BF16 = 4, 2
 

@@ -1,9 +1,10 @@
 """DeepSpeed's engine for one stage, where `accelerate launch --use_deepspeed` starts the processes. Needs the extra `deepspeed`.
 
-ZeRO-2 cuts gradients and what the optimizer remembers into pieces, one for each process. ZeRO-3 cuts the weights of the language model's
-decoder layers as well; all others stay whole on every process, since a head, a vision side or a row of tokens is used by one process and
-not by another, and a piece that only some of them ask for would never come. For the same reason gradients do not travel while a backward
-pass finds them, in an order that differs between processes, but at the end of a step, in one order.
+ZeRO-2 cuts what the optimizer remembers, and gradients once they are added up, into pieces, one for each process. ZeRO-3 cuts the weights
+of the language model's decoder layers as well; all others stay whole on every process, since a head, a vision side or a row of tokens is
+used by one process and not by another, and a piece that only some of them ask for would never come. For the same reason gradients do not
+travel while a backward pass finds them, in an order that differs between processes, but at the end of a step, in one order: until then
+each process holds those of all that trains.
 
 Different from "ddp" and "fsdp": AdamW sees one long piece of all weights, so it also moves those that no process has used in a step.
 
@@ -24,9 +25,9 @@ from torch import Tensor, nn
 
 from tpo_lab.errors import MissingExtraError, UsageError
 from tpo_lab.stages import Stage
-from tpo_lab.training.fsdp import decoder_layers, reach_inputs
-from tpo_lab.training.micro_batch import TrainingStep
-from tpo_lab.training.sharding import is_sharded, whole
+from tpo_lab.training.steps.fsdp import decoder_layers, reach_inputs
+from tpo_lab.training.steps.micro_batch import TrainingStep
+from tpo_lab.training.steps.sharding import is_sharded, whole
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -40,7 +41,7 @@ _ALWAYS = -1
 
 
 class DeepSpeedEngine:
-    """See `tpo_lab.training.engine.Engine`. The weights are plain before it is made and after `close`.
+    """See `tpo_lab.training.steps.engine.Engine`. The weights are plain before it is made and after `close`.
 
     Args:
         step: on this process's device; the weights of all processes are equal.

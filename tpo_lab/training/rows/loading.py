@@ -13,9 +13,9 @@ from tpo_lab.clips import UnreadableClip, UnreadableFeatures, media_key
 from tpo_lab.errors import TPOError
 from tpo_lab.media import Frames
 from tpo_lab.sample import Sample
-from tpo_lab.training.data import StageData
-from tpo_lab.training.decoding import ClipRequest, Decoders, Delivery, Request
-from tpo_lab.training.dropped import DropList
+from tpo_lab.training.rows.data import StageData
+from tpo_lab.training.rows.decoding import ClipRequest, Decoders, Delivery, Request
+from tpo_lab.training.rows.dropped import DropList
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RowSource:
         workers: processes that decode; 0 decodes here, when a step needs it.
         prefetch: steps that each worker may be ahead.
         drops: None ends the job at the first clip that cannot be read.
-        method: how workers start; see `tpo_lab.training.decoding.start_method`.
+        method: how workers start; see `tpo_lab.training.rows.decoding.start_method`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Several processes on one stage, as accelerate starts them: what they tell each other, and how their gradients become one.
 
 Every process computes its own rows with the same trained weights. "ddp": all weights are whole on each process. "fsdp": the language
-model's own weights are cut into pieces (`tpo_lab.training.fsdp`), and what trains beside it is whole. "deepspeed": as
-`tpo_lab.training.deepspeed` says, where accelerate is configured for it.
+model's own weights are cut into pieces (`tpo_lab.training.steps.fsdp`), and what trains beside it is whole. "deepspeed": as
+`tpo_lab.training.steps.deepspeed` says, where accelerate is configured for it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 from tpo_lab.errors import TPOError, UsageError, unknown_name
 from tpo_lab.model import TPOModel
 from tpo_lab.stages import Stage
-from tpo_lab.training import deepspeed, fsdp
-from tpo_lab.training.engine import Engine, OwnEngine
-from tpo_lab.training.micro_batch import TrainingStep
-from tpo_lab.training.sharding import Shard
+from tpo_lab.training.steps import deepspeed, fsdp
+from tpo_lab.training.steps.engine import Engine, OwnEngine
+from tpo_lab.training.steps.micro_batch import TrainingStep
+from tpo_lab.training.steps.sharding import Shard
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tpo_lab.model import TPOModel
 from tpo_lab.stages import Stage
-from tpo_lab.training.sharding import whole_gradient
+from tpo_lab.training.steps.sharding import whole_gradient
 
 
 class GradientWatch:

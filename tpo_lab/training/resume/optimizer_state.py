@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from tpo_lab.training.engine import Engine
+from tpo_lab.training.steps.engine import Engine
 
 _NO_SETTINGS = ("params", "names")
 _SPLIT = "|"
