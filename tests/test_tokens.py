@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tpo_lab.errors import TPOError, UsageError
 from tpo_lab.tokens import PROMPT_TOKEN, TokenIds, TokenTable, add_tokens, route_token, slot_token
+from tpo_lab.training.cost.memory import LiveBytes
 
 HEADS = ("region", "temporal")
 WIDTH, ROWS = 5, 12
@@ -170,6 +171,23 @@ def test_task_tokens_start_at_the_scale_of_the_embedding_or_the_released_one(ask
     tokens = TokenTable(IDS, wide, wide.weight, task_std=asked)
     assert all(float(token.detach().std()) == pytest.approx(expected, rel=0.1) for token in tokens.task.values())
     assert not torch.equal(tokens.task["region"], tokens.task["temporal"])
+
+
+@pytest.mark.parametrize("rows_at_once", [50, 70])
+def test_a_large_vocabulary_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
+    """The weights are kept in bfloat16, and never copied to single precision as a whole."""
+    monkeypatch.setattr("tpo_lab.tokens.ROWS_AT_ONCE", rows_at_once)
+    rows, width = 1000, 90
+    layer, output = nn.Embedding(rows, width, dtype=torch.bfloat16), torch.randn(rows, width).bfloat16()
+    table, whole = layer.weight.detach().float(), rows * width * 4
+    with LiveBytes() as alive:
+        torch.manual_seed(0)
+        tokens = TokenTable(IDS, layer, output)
+    assert alive.peak < whole / 2
+    torch.testing.assert_close(tokens.rows["input"].detach(), table.mean(0).expand(5, -1))
+    torch.testing.assert_close(tokens.rows["output"].detach(), output.float().mean(0).expand(5, -1))
+    torch.manual_seed(0)
+    torch.testing.assert_close(tokens.task["region"].detach(), torch.randn(width) * float(table.std()))
 
 
 def test_prompt_values_fill_the_places_in_row_major_order_and_only_inside() -> None:

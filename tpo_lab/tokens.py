@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tpo_lab.errors import TPOError, UsageError
 
 PROMPT_TOKEN = "<prompt>"
+ROWS_AT_ONCE = 16_384
+"""Rows of a vocabulary that are copied to single precision at once: all 152,000 of a 7B model would take 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,16 @@ class TokenTable(nn.Module):
             hint = "Load the backbone again, or call `detach_hooks()` on the table of the model that used it before."
             raise UsageError("embedding", expected="a backbone without a token table", got="one that a model already uses", hint=hint)
         self.ids = ids
-        table: Tensor = embedding.weight.detach().float()  # type: ignore[operator]
+        table: Tensor = embedding.weight.detach()  # type: ignore[operator]
         count, width = len(ids.all), table.shape[1]
         if task_std is None:
             # an outline of a model, on torch's meta device, has no numbers
-            task_std = 1.0 if table.is_meta else float(table.std())
+            task_std = 1.0 if table.is_meta else _spread(table)
         self.task = nn.ParameterDict({name: nn.Parameter(torch.randn(width) * task_std) for name in ids.slot})
         self.rows = nn.ParameterDict(
             {
-                "input": nn.Parameter(table.mean(0, keepdim=True).repeat(count, 1)),
-                "output": nn.Parameter(output_rows.detach().float().mean(0, keepdim=True).repeat(count, 1)),
+                "input": nn.Parameter(_mean_row(table).repeat(count, 1)),
+                "output": nn.Parameter(_mean_row(output_rows.detach()).repeat(count, 1)),
             }
         )
         self._row = {token: row for row, token in enumerate(ids.all)}
@@ -162,3 +164,19 @@ class TokenTable(nn.Module):
             logits = torch.cat([logits, logits.new_full((*logits.shape[:-1], missing), float("-inf"))], -1)
         index = torch.tensor(self.ids.all, device=logits.device)
         return logits.index_copy(-1, index, added)
+
+
+def _mean_row(table: Tensor) -> Tensor:
+    """The mean of the rows in single precision, [1, d]."""
+    pieces = torch.split(table, ROWS_AT_ONCE)
+    return torch.stack([piece.float().mean(0, keepdim=True) * (len(piece) / len(table)) for piece in pieces]).sum(0)
+
+
+def _spread(table: Tensor) -> float:
+    """The standard deviation of all numbers of a table."""
+    pieces = torch.split(table, ROWS_AT_ONCE)
+    if len(pieces) == 1:
+        return float(table.float().std())
+    middle = _mean_row(table).mean()
+    squares = sum(float((piece.float() - middle).square().sum()) for piece in pieces)
+    return float((squares / (table.numel() - 1)) ** 0.5)

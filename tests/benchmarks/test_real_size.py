@@ -3,12 +3,13 @@
 All three heads train.
 
 Needs a GPU; without one the same code runs at a tiny size, which measures nothing but that it runs. What was measured is written to
-data/evidence/real_size.json, with date, device and versions.
+data/evidence/real_size.json, with date, device and versions. `test_real_size_on_cpu.py` takes the same models through a step on a CPU.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from tpo_lab.media import Frames
 from tpo_lab.model import TPOModel
 from tpo_lab.runs import environment
 from tpo_lab.stages import Stage
-from tpo_lab.training.cost.memory import checkpoint_layers
+from tpo_lab.training.cost.memory import checkpoint_layers, estimate_stage
 from tpo_lab.training.cost.throughput import Throughput, measured_throughput, without_heads
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(3600)]
@@ -51,12 +52,15 @@ def llava_7b() -> Backbone:
 
 
 def videochat2_7b() -> Backbone:
-    from tpo_lab.backbones.tiny.videochat2 import tokenizer
+    from tpo_lab.backbones.tiny.videochat2 import SPECIAL_TOKENS
     from tpo_lab.backbones.videochat2 import VideoChat2Backbone
-    from tpo_lab.backbones.videochat2_parts import VideoChat2Config, VideoChat2ForConditionalGeneration
+    from tpo_lab.backbones.videochat2_parts.configuration import VideoChat2Config
+    from tpo_lab.backbones.videochat2_parts.model import VideoChat2ForConditionalGeneration
 
+    tokenizer = tiny_tokenizer(SPECIAL_TOKENS, end="</s>", pad="<unk>")
+    tokenizer.bos_token, tokenizer.unk_token = "<s>", "<unk>"
     model = _drawn(VideoChat2ForConditionalGeneration, VideoChat2Config())
-    return VideoChat2Backbone(model, tokenizer(), name="videochat2-7b", num_frames=FRAMES)
+    return VideoChat2Backbone(model, tokenizer, name="videochat2-7b", num_frames=FRAMES)
 
 
 def _drawn(model_class: Any, config: Any) -> Any:
@@ -64,7 +68,7 @@ def _drawn(model_class: Any, config: Any) -> Any:
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with torch.device("cuda"):
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
             return model_class(config)
     finally:
         torch.set_default_dtype(torch.float32)
@@ -117,6 +121,23 @@ def test_the_same_code_runs_at_a_tiny_size(tmp_path: Path) -> None:
     found = measured(with_heads(backbone, "nano-sam2"), 3, checkpointing=True)
     assert found["stage 3"]["seconds"] > 0 and found["stage 3"]["utilisation"] is None
     print(json.dumps(found, indent=2))
+
+
+@pytest.mark.parametrize(("size", "billions"), [(llava_7b, 8.03), (videochat2_7b, 7.64)])
+def test_both_sizes_can_be_made(monkeypatch: pytest.MonkeyPatch, size: Any, billions: float) -> None:
+    """Without weights, so that a mistake shows on a machine that could not hold them."""
+
+    def outline(model_class: Any, config: Any) -> Any:
+        with torch.device("meta"):
+            return model_class(config).bfloat16()
+
+    monkeypatch.setattr(sys.modules[__name__], "_drawn", outline)
+    backbone = size()
+    assert sum(weight.numel() for weight in backbone.parameters()) / 1e9 == pytest.approx(billions, abs=0.005)
+    model = with_heads(backbone, "nano-sam2")
+    for name in ("2.region", "3a"):
+        memory = estimate_stage(model, stage_of(name), rows=ROWS, tokens=1000, checkpointing=True)
+        assert billions * 2e9 < memory.parameters < 1.05 * billions * 2e9 < memory.total < MOST_GIB * 2**30
 
 
 @pytest.mark.gpu

@@ -150,8 +150,13 @@ class Head(nn.Module, ABC, Generic[PredictionT, TargetT]):
     Args:
         embed_dim: width d of the task embedding.
         settings: an instance of the class's `Settings`; its defaults where None.
+
+    Attributes:
+        checkpointing: whether the backward pass is to compute again what the forward pass then need not keep; heads that keep little do
+            nothing about it. See `tpo_lab.training.cost.memory.checkpoint_layers`.
     """
 
+    checkpointing: bool = False
     name: ClassVar[str]
     """The marker in the text and the key in a sample's targets."""
     variant: ClassVar[str] = "default"
@@ -248,6 +253,16 @@ class Head(nn.Module, ABC, Generic[PredictionT, TargetT]):
     def diagnostics(self, prediction: PredictionT, target: TargetT) -> dict[str, float]:
         """Numbers worth a curve that are no loss, e.g. the rate of inverted boxes; none here."""
         return {}
+
+    def kept_bytes(self, answers: int, frames: int, *, checkpointing: bool = False) -> int:
+        """Bytes that a training step takes beside the weights, by counting; 0 where it is little.
+
+        Args:
+            answers: each about a clip of its own.
+            frames: of each clip.
+            checkpointing: the backward pass computes again what it can.
+        """
+        return 0
 
     def spec(self) -> dict[str, Any]:
         """What `build_head` needs to build this head again, JSON-able: name, variant and every setting."""

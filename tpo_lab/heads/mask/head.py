@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from tpo_lab.boxes import mask_boxes
 from tpo_lab.heads.base import ClipInfo, Head, HeadSettings, Visual, require_finite
 from tpo_lab.heads.mask.adapter import MaskAdapter
+from tpo_lab.heads.mask.kept import FollowedFrame, followed_bytes
 from tpo_lab.heads.mask.prediction import MaskPrediction, Proposal, Proposer, Step
 from tpo_lab.heads.mask.settings import SHIPPED, TERMS, MaskSettings, PromptedBy
 from tpo_lab.heads.mask.targets import MaskItem, MaskTargets, collate_items, encode_item
@@ -31,7 +33,9 @@ LARGEST_TARGET = 256
 LARGE_BYTES = 100 << 20
 """Weights whose loading takes long enough for a progress bar."""
 FRAMES_AT_ONCE = 64
-"""Frames that the image encoder sees at once."""
+"""Most frames that the image encoder sees at once."""
+PIXELS_AT_ONCE = 2 << 20
+"""Most pixels that it sees at once: in hiera-large, a frame of 1024 x 1024 takes 600 MiB for a moment, 64 of them 38 GiB."""
 
 
 class MaskHead(Head[MaskPrediction, MaskTargets]):
@@ -134,7 +138,7 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         flat = frames[first].flatten(0, 1)
         train = any(parameter.requires_grad for parameter in self.sam.vision_encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and train):
-            parts = [self.tracker.encode(part) for part in torch.split(flat, FRAMES_AT_ONCE)]
+            parts = [self.tracker.encode(part) for part in torch.split(flat, frames_at_once(self.tracker.image_size))]
         seen = FrameFeatures(*(torch.cat(levels) for levels in zip(*((p.fine, p.middle, p.coarse) for p in parts), strict=True)))
         return _Rows(seen, clip, frames.shape[1])
 
@@ -180,10 +184,36 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
             _shorten(bank, len(slots))
             frame = condition[slots] + sign * age
             seen = rows(slots, frame)
-            masks = self.tracker.follow(seen, bank, number)
-            bank.keep(number, self.tracker.remember(seen, masks, prompted=False), prompted=False)
+            masks, memory = self._followed(seen, bank, number)
+            bank.keep(number, memory, prompted=False)
             steps.append(Step(slots, frame, masks))
         return steps
+
+    def _followed(self, seen: FrameFeatures, bank: MemoryBank, number: int) -> tuple[Masks, Memory]:
+        """Masks of one frame and what is remembered of it; with `checkpointing` the rest is computed again in the backward pass.
+
+        A frame of 1024 x 1024 keeps more than half a GiB for each object otherwise.
+        """
+        # by then the bank will hold other frames
+        now = replace(bank, prompted=dict(bank.prompted), followed=dict(bank.followed))
+
+        def follow() -> tuple[Masks, Memory]:
+            masks = self.tracker.follow(seen, now, number)
+            return masks, self.tracker.remember(seen, masks, prompted=False)
+
+        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
+            return follow()
+        found: tuple[Masks, Memory] = checkpoint(follow, use_reentrant=False)
+        return found
+
+    def kept_bytes(self, answers: int, frames: int, *, checkpointing: bool = False) -> int:
+        """What following one object for each answer keeps, or encoding some frames takes for a moment, whichever is more."""
+        chosen = self.settings.train_frames
+        followed = frames if chosen is None else min(frames, chosen)
+        frame = FollowedFrame(self.sam.config, self.tracker.grid**2)
+        seen = answers * frames * frame.features
+        encoded = min(answers * frames, frames_at_once(self.tracker.image_size)) * frame.encoding
+        return seen + max(encoded, answers * followed_bytes(frame, followed, checkpointing=checkpointing))
 
     def losses(self, prediction: MaskPrediction, target: MaskTargets) -> dict[str, Tensor]:
         """The terms of the chosen loss.
@@ -289,6 +319,11 @@ def mask_terms(masks: Masks, truth: Tensor) -> dict[str, Tensor]:
     """
     logits = functional.interpolate(masks.logits[:, None], truth.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     return {"bce": mask_bce_values(logits, truth), "dice": dice_values(logits, truth)}
+
+
+def frames_at_once(image_size: int) -> int:
+    """How many frames the image encoder sees at once, which are squares of so many pixels a side once it sees them."""
+    return min(FRAMES_AT_ONCE, max(1, PIXELS_AT_ONCE // image_size**2))
 
 
 def load_named(name: str, image_size: int | None) -> Sam2VideoModel:

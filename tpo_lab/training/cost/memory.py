@@ -1,8 +1,8 @@
 """The memory that a step of training takes: by counting, before any weight is loaded, and as measured.
 
 `estimate` counts from a configuration alone, for a stage that leaves the vision side as it is: stage 1 and stage 2. `estimate_stage` counts
-any stage of a model whose weights may be missing. Beside what is counted a step needs some for its own work: what the heads keep, what the
-backward pass makes of one layer, kernels' scratch, the CUDA context.
+any stage of a model whose weights may be missing. Beside what is counted a step needs some for its own work: what small heads keep, what
+the backward pass makes of one layer, kernels' scratch, the CUDA context.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def estimate_stage(
     shards: int = 1,
     device: str = "cuda",
 ) -> TrainingMemory:
-    """What a step of a stage takes on one device, by counting; the weights may be on torch's meta device. What heads keep is left out.
+    """What a step of a stage takes on one device, by counting; the weights may be on torch's meta device.
+
+    Of the heads, what the greatest of them keeps for an answer of each row; see `Head.kept_bytes`.
 
     Args:
         model: carries LoRA if the stage trains it.
@@ -140,6 +142,8 @@ def estimate_stage(
     # without autocast the language model computes in what its weights are kept in
     word = _BF16 if stage.precision == "bf16" else next(weight.element_size() for name, weight in named.items() if "llm.base" in name)
     moving = _bytes(named[name] for name in trained)
+    # of weights kept in less than single precision, the optimizer has an exact copy beside both moments; see `NarrowAdamW`
+    remembered = sum((3 if named[name].element_size() < _FP32 else 2) * _FP32 * named[name].numel() for name in trained)
     # autocast keeps the copies that it makes of weights with gradients until the step ends
     copies = sum(word * named[name].numel() for name in trained if word < named[name].element_size() and named[name].ndim > 1)
     divided = sum(parameter.nbytes for name, parameter in named.items() if name.startswith("llm.base.") and name not in trained)
@@ -148,17 +152,24 @@ def estimate_stage(
     layer = layer_activations(text, model.lora, tokens, device=device, word=word, trained=is_open)
     passed = _kept(int(text.num_hidden_layers), word * int(text.hidden_size), layer, checkpointing) + _FP32 * int(text.hidden_size)
     seen = _vision_activations(model, trained, tokens, word, checkpointing)
+    logits = 2 * _FP32 * int(text.vocab_size) * learned
     return TrainingMemory(
         parameters=_bytes(model.parameters()) - divided + divided // shards,
         gradients=moving,
-        optimizer=2 * moving,
-        activations=rows * (tokens * passed + seen) + 2 * _FP32 * int(text.vocab_size) * learned + copies,
+        optimizer=remembered,
+        activations=rows * (tokens * passed + seen) + logits + copies + _kept_by_heads(model, stage, rows, checkpointing),
     )
 
 
 def _kept(layers: int, begin: int, layer: int, checkpointing: bool) -> int:
     """Bytes for each token of a stack of layers: a checkpointed one keeps what it begins with; one at a time is computed again."""
     return layers * begin + layer if checkpointing else layers * layer
+
+
+def _kept_by_heads(model: TPOModel, stage: Stage, rows: int, checkpointing: bool) -> int:
+    """Bytes, as if all rows asked the head that keeps most, once."""
+    asked = [model.head(name) for name in stage.heads if name in model.heads]
+    return max((head.kept_bytes(rows, model.backbone.num_frames, checkpointing=checkpointing) for head in asked), default=0)
 
 
 def _vision_activations(model: TPOModel, trained: Sequence[str], tokens: int, word: int, checkpointing: bool) -> int:
@@ -238,11 +249,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def checkpoint_layers(model: TPOModel, on: bool = True) -> None:
-    """Switch the gradient checkpointing of `transformers` on or off in a model's backbone.
+    """Switch gradient checkpointing on or off: that of `transformers` in a model's backbone, and that of heads which have one.
 
     A forward pass in training then keeps the input of each layer alone, and the backward pass computes the rest again. The gradient stays
     the same.
     """
+    for name in model.heads:
+        model.head(name).checkpointing = on
     inside, word = model.backbone.model, "enable" if on else "disable"
     # renamed within version 5, where the old name warns
     call = getattr(inside, f"activation_checkpointing_{word}", None) or getattr(inside, f"gradient_checkpointing_{word}")
