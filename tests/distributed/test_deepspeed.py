@@ -43,9 +43,10 @@ def test_two_processes_train_the_weights_of_one(
         assert here == pytest.approx(there, rel=2e-3, abs=2e-5)
 
 
-@pytest.mark.parametrize(("zero", "half"), [(2, False), (3, False), (3, True)])
+@pytest.mark.parametrize(("zero", "half"), [(2, False), (2, True), (3, False), (3, True)])
 def test_a_run_that_was_stopped_goes_on_exactly(two: Two, job: Callable[..., Job], tmp_path: Path, zero: int, half: bool) -> None:
-    asked = job(stages=({"precision": "bf16" if half else "fp32"},), heads=HEADS[:2], zero=zero, half=half)
+    rates = {"llm.base.*": 1e-4} if zero == 2 else {}
+    asked = job(stages=({"precision": "bf16" if half else "fp32", "rates": rates},), heads=HEADS[:2], zero=zero, half=half)
     straight = two("train", replace(asked, out=str(tmp_path / "straight")))
     stopped = two("train", replace(asked, stop_at=2, stop_with=signal.SIGINT))
     assert [outcome.error for outcome in stopped] == ["Interrupted: Stopped in stage 3a after step 2 of 3. Go on with --resume."] * 2
@@ -102,7 +103,20 @@ def test_what_it_does_not_do_is_refused(two: Two, job: Callable[..., Job]) -> No
     probed = two("train", job(heads=HEADS[:1], zero=2, options={"probe_every": 2}))
     assert all("probe_every: expected none under deepspeed, got 2" in (outcome.error or "") for outcome in probed)
     narrow = two("train", job(heads=HEADS[:1], zero=3, half=True, stages=({"rates": ALL, "precision": "bf16"},)))
-    assert all("deepspeed: expected trained weights in single precision, got 'llm.base." in (outcome.error or "") for outcome in narrow)
+    message = "deepspeed: expected all trained weights in single precision with ZeRO-3, got 'llm.base."
+    assert all(message in (outcome.error or "") for outcome in narrow), narrow[0].error
+    mixed = two("train", job(heads=HEADS[:1], zero=2, half=True, stages=({"rates": {"llm.lora.*": None, "llm.*": 1e-4}},)))
+    assert all("expected weights of one type in llm.*, got 'llm." in (outcome.error or "") for outcome in mixed), mixed[0].error
+
+
+def test_trained_bf16_weights_are_those_of_one_process(two: Two, alone: Callable[..., Outcome], job: Callable[..., Job]) -> None:
+    asked = job(stages=({"precision": "bf16", "rates": ALL},), half=True, heads=HEADS[:1])
+    one, both = alone(replace(asked, all_move=True)), two("train", replace(asked, zero=2))
+    assert [outcome.error for outcome in (one, *both)] == [None] * 3
+    assert equal(*both) and both[0].dtypes == one.dtypes and torch.bfloat16 in one.dtypes.values()
+    norms = [name for name in one.weights if name.endswith(("norm.weight", "norm1.weight", "norm2.weight"))]
+    assert largest_difference(both[0].weights, one.weights, [name for name in one.weights if name not in norms]) < 2e-3
+    assert largest_difference(both[0].weights, one.weights, norms) <= 2**-7, "the next number to 1 in bf16"
 
 
 def test_it_leaves_torch_as_it_is(two: Two, job: Callable[..., Job]) -> None:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from tpo_lab.errors import MissingExtraError, UsageError
+from tpo_lab.narrow_weights import EXACT
 from tpo_lab.stages import Stage
 from tpo_lab.training.steps.fsdp import decoder_layers, reach_inputs
 from tpo_lab.training.steps.micro_batch import TrainingStep
@@ -49,7 +50,8 @@ class DeepSpeedEngine:
         stage: says how gradients are clipped.
 
     Raises:
-        UsageError: weights train that are not in single precision, or see `configuration`.
+        UsageError: ZeRO-3 where weights train that are not in single precision, weights of several types that train as one pattern, or
+            see `configuration`.
     """
 
     module: nn.Module
@@ -57,11 +59,9 @@ class DeepSpeedEngine:
     def __init__(self, step: TrainingStep, optimizer: Optimizer, stage: Stage) -> None:
         named = [pair for group in optimizer.param_groups for pair in zip(group["params"], group["names"], strict=True)]
         self.optimizer, self.names = optimizer, dict(named)
-        if narrow := [name for parameter, name in named if parameter.dtype != torch.float32]:
-            hint = "Use --shard fsdp, or freeze them."
-            raise UsageError("deepspeed", expected="trained weights in single precision", got=narrow[0], hint=hint)
         config = configuration(stage, sum(parameter.numel() for parameter in self.names))
         self.cut = config["zero_optimization"]["stage"] == 3
+        _require_one_type(optimizer, self.cut)
         self._plain = {parameter: set(vars(parameter)) for parameter in step.parameters()}
         # its way to cut weights fails at those without an axis
         scalars: list[Any] = [parameter for parameter in step.parameters() if self.cut and not parameter.ndim]
@@ -112,11 +112,12 @@ class DeepSpeedEngine:
 
     def remembered(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """See `Engine`; under the names that AdamW has for it."""
-        from deepspeed.utils import safe_get_full_optimizer_state
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         (count, *_) = (self.optimizer.state[piece]["step"] for piece in self._pieces())
         for parameter, name in self.names.items():
-            yield name, {**{key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}, "step": count.clone()}
+            exact = {EXACT: safe_get_full_fp32_param(parameter)} if parameter.dtype.itemsize < 4 else {}
+            yield name, {**{key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}, **exact, "step": count.clone()}
 
     def remember(self, states: Mapping[str, Mapping[str, Tensor]]) -> None:
         """See `Engine`; a weight of which nothing is known begins with zeros."""
@@ -126,6 +127,8 @@ class DeepSpeedEngine:
         for parameter, name in self.names.items():
             for key in MOMENTS if name in states else ():
                 self._set(parameter, states[name][key], key)
+            if EXACT in states.get(name, {}):
+                self._set(parameter, states[name][EXACT])
 
     @torch.no_grad()
     def close(self) -> None:
@@ -186,6 +189,17 @@ class DeepSpeedEngine:
         even = nn.functional.pad(value.flatten(), (0, size * self._engine.world_size - value.numel()))
         piece = even.narrow(0, size * self._engine.global_rank, size)
         (utils.safe_set_local_optimizer_state if key else utils.safe_set_local_fp32_param)(parameter, piece, *key)
+
+
+def _require_one_type(optimizer: Optimizer, cut: bool) -> None:
+    """Refuse weights that the engine would not put into one piece of memory."""
+    for group in optimizer.param_groups:
+        first = torch.float32 if cut else group["params"][0].dtype
+        for parameter, name in zip(group["params"], group["names"], strict=True):
+            if parameter.dtype != first:
+                asked = "all trained weights in single precision with ZeRO-3" if cut else f"weights of one type in {group['pattern']}"
+                hint = "Use --zero_stage 2 or --shard fsdp, or freeze them." if cut else "Give each type a pattern of its own."
+                raise UsageError("deepspeed", expected=asked, got=f"{name} in {str(parameter.dtype).removeprefix('torch.')}", hint=hint)
 
 
 def require() -> None:
