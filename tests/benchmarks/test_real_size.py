@@ -77,7 +77,7 @@ def _drawn(model_class: Any, config: Any) -> Any:
 def with_heads(backbone: Backbone, sam: str) -> TPOModel:
     """The paper's heads on it; CG-DETR sees the backbone's own frames, since there are no other features here."""
     recipe = tpo.recipe("paper").replace(**{"switches.temporal_features": "backbone"})
-    model = tpo.build(backbone, ["region", "temporal", {"name": "mask", "sam": sam}], recipe=recipe)
+    model = tpo.build(backbone, ["region", "temporal", {"name": "mask", "sam": sam, "encoder_precision": "bf16"}], recipe=recipe)
     model.add_lora(recipe.lora)
     return model.to(backbone.device)
 

@@ -178,11 +178,17 @@ class Tracker:
         self.image_size = size if isinstance(size, int) else int(size[0])
         self.grid = int(sam.backbone_feature_sizes[-1][0])
 
-    def encode(self, frames: Tensor) -> FrameFeatures:
-        """The features of frames, uint8 [frame, 3, h, w] of any size; they are resized to the square that the model sees."""
+    def encode(self, frames: Tensor, *, bf16: bool = False) -> FrameFeatures:
+        """The features of frames, uint8 [frame, 3, h, w] of any size; they are resized to the square that the model sees.
+
+        Args:
+            bf16: compute in half the precision; the features have that of the model all the same.
+        """
         require_axes("frames", frames, frame=None, rgb=3, h=None, w=None)
         pixels = self.prepare(frames).to(self.sam.no_memory_embedding.dtype)
-        fine, middle, coarse = feature_maps(self.sam.vision_encoder, pixels)
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=bf16):
+            maps = feature_maps(self.sam.vision_encoder, pixels)
+        fine, middle, coarse = (level.to(pixels.dtype) for level in maps)
         return FrameFeatures(self.sam.mask_decoder.conv_s0(fine), self.sam.mask_decoder.conv_s1(middle), coarse)
 
     def prepare(self, frames: Tensor) -> Tensor:

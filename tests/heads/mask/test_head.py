@@ -95,10 +95,25 @@ def test_clips_are_encoded_once(build: Build, bench: Any, monkeypatch: pytest.Mo
     head = build(condition="first").eval()
     seen: list[int] = []
     encode = head.tracker.encode
-    monkeypatch.setattr(head.tracker, "encode", lambda frames: seen.append(len(frames)) or encode(frames))
+    monkeypatch.setattr(head.tracker, "encode", lambda frames, **how: seen.append(len(frames)) or encode(frames, **how))
     with torch.no_grad():
         head.predict(bench.embedding(6), bench.visual(6, clips=2))
     assert sum(seen) == 2 * bench.FRAMES
+
+
+def test_a_frozen_encoder_may_compute_in_half_the_precision(bench: Any) -> None:
+    heads = {name: bench.head(encoder_precision=name).eval() for name in ("fp32", "bf16")}
+    heads["bf16"].load_state_dict(heads["fp32"].state_dict())
+    visual, embedding = bench.visual(2), bench.embedding(2)
+    seen = {name: head._seen(visual).seen.coarse for name, head in heads.items()}
+    apart = (seen["bf16"] - seen["fp32"]).norm() / seen["fp32"].norm()
+    assert seen["bf16"].dtype == torch.float32 and 0 < float(apart) < 0.02
+    masks = {name: head.predict(embedding, visual).steps[0].masks.logits > 0 for name, head in heads.items()}
+    assert float((masks["bf16"] != masks["fp32"]).float().mean()) < 0.02
+    for head in heads.values():
+        head.sam.vision_encoder.requires_grad_(True)
+    trained = {name: head._seen(visual).seen.coarse for name, head in heads.items()}
+    assert torch.equal(trained["bf16"], trained["fp32"]), "one that trains keeps its precision"
 
 
 def test_frames_that_fill_up_change_nothing(build: Build, bench: Any) -> None:
@@ -256,6 +271,7 @@ def test_what_cannot_be_learned_from_is_told(bench: Any) -> None:
     [
         ({"loss": "focal"}, "loss of the mask head"),
         ({"condition": "last"}, "condition of the mask head"),
+        ({"encoder_precision": "fp16"}, "encoder_precision of the mask head"),
         ({"adapter_layers": 3}, "adapter_layers"),
         ({"candidates": 0}, "candidates"),
         ({"train_frames": 0}, "train_frames"),

@@ -99,7 +99,7 @@ def test_large_frames_are_encoded_a_few_at_once(build: Build, bench: Any, monkey
     assert (frames_at_once(64), frames_at_once(512), frames_at_once(1024), frames_at_once(4096)) == (64, 8, 2, 1)
     head = build(condition="first").eval()
     encode, seen = head.tracker.encode, []
-    monkeypatch.setattr(head.tracker, "encode", lambda frames: seen.append(len(frames)) or encode(frames))
+    monkeypatch.setattr(head.tracker, "encode", lambda frames, **how: seen.append(len(frames)) or encode(frames, **how))
     with torch.no_grad():
         whole = head.predict(bench.embedding(2), bench.visual(2))
         monkeypatch.setattr(mask_head, "PIXELS_AT_ONCE", 5 * 64**2)

@@ -138,7 +138,8 @@ class MaskHead(Head[MaskPrediction, MaskTargets]):
         flat = frames[first].flatten(0, 1)
         train = any(parameter.requires_grad for parameter in self.sam.vision_encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and train):
-            parts = [self.tracker.encode(part) for part in torch.split(flat, frames_at_once(self.tracker.image_size))]
+            bf16 = self.settings.encoder_precision == "bf16" and not train
+            parts = [self.tracker.encode(part, bf16=bf16) for part in torch.split(flat, frames_at_once(self.tracker.image_size))]
         seen = FrameFeatures(*(torch.cat(levels) for levels in zip(*((p.fine, p.middle, p.coarse) for p in parts), strict=True)))
         return _Rows(seen, clip, frames.shape[1])
 

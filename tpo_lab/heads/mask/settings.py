@@ -11,6 +11,7 @@ from tpo_lab.heads.base import HeadSettings
 Loss = Literal["mask", "distill", "sam2"]
 Condition = Literal["first", "best"]
 PromptedBy = Literal["token", "direct"]
+EncoderPrecision = Literal["fp32", "bf16"]
 SHIPPED = "nano-sam2"
 TERMS = {"mask": ("bce", "dice", "there"), "sam2": ("focal", "dice", "iou", "there"), "distill": ("token", "box")}
 """By loss."""
@@ -25,6 +26,8 @@ class MaskSettings(HeadSettings):
     Attributes:
         sam: the SAM2 model: "nano-sam2", which is shipped, a folder of transformers, a hub id, or an official .pt file.
         image_size: side of the square that SAM2 sees; the model's own where None.
+        encoder_precision: in which SAM2's image encoder computes while it is frozen; all else of the head computes in "fp32".
+            With "bf16", in which SAM2 itself is run on GPUs, masks differ in a few pixels at their edges.
         adapter_layers: of the MLP from task embedding to prompt tokens; the paper says one in section 3 and two in section 4.
         loss: "mask": what comes out is compared, on every frame, through SAM2's memory; "sam2": the same by SAM2's own objective;
             "distill": the prompt tokens are compared with what SAM2's prompt encoder makes of the true box, as released.
@@ -46,6 +49,7 @@ class MaskSettings(HeadSettings):
 
     sam: str = SHIPPED
     image_size: int | None = None
+    encoder_precision: EncoderPrecision = "fp32"
     adapter_layers: Literal[1, 2] = 2
     loss: Loss = "mask"
     condition: Condition = "first"
@@ -61,7 +65,8 @@ class MaskSettings(HeadSettings):
     weight_box: float = 1.0
 
     def __post_init__(self) -> None:
-        for field, choices in (("loss", Loss), ("condition", Condition), ("prompt", PromptedBy)):
+        choices_of = {"loss": Loss, "condition": Condition, "prompt": PromptedBy, "encoder_precision": EncoderPrecision}
+        for field, choices in choices_of.items():
             if getattr(self, field) not in get_args(choices):
                 raise unknown_name(f"{field} of the mask head", getattr(self, field), get_args(choices))
         if self.weight_dice is None:
