@@ -153,6 +153,8 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "1", "zero_stage: expected 2 or 3, got 1"),
         ("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "cpu", "offload_optimizer_device: expected none, got 'cpu'. Weights stay"),
         ("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "cpu", "offload_param_device: expected none, got 'cpu'"),
+        ("ACCELERATE_DEEPSPEED_CONFIG_FILE", "nowhere.json", "deepspeed: expected settings that accelerate can read, got .*nowhere.json"),
+        ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "two", "deepspeed: expected settings that accelerate can read, got .*'two'"),
     ],
 )
 def test_a_configuration_that_is_not_done_is_refused(
@@ -160,7 +162,7 @@ def test_a_configuration_that_is_not_done_is_refused(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(UsageError, match=message):
-        deepspeed.configuration(jobs.stage_of(), 10)
+        chosen("auto")
 
 
 def test_a_file_of_settings_counts_but_for_what_the_recipe_says(configured: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class DeepSpeedEngine:
 
     Raises:
         UsageError: ZeRO-3 where weights train that are not in single precision, weights of several types that train as one pattern, or
-            see `configuration`.
+            see `asked_for`.
     """
 
     module: nn.Module
@@ -203,30 +203,29 @@ def _require_one_type(optimizer: Optimizer, cut: bool) -> None:
 
 
 def require() -> None:
-    """Raise a `MissingExtraError` where DeepSpeed is not installed."""
-    if find_spec("deepspeed") is None:
-        raise MissingExtraError("deepspeed", "deepspeed", "`accelerate launch --use_deepspeed`")
-
-
-def zero_stage() -> int:
-    """The one that accelerate is configured for."""
-    from accelerate.utils import DeepSpeedPlugin
-
-    return int(DeepSpeedPlugin().zero_stage)
-
-
-def configuration(stage: Stage, trained: int) -> dict[str, Any]:
-    """What the engine is asked for: how accelerate is configured, without what the loop does itself (batches, precision, rates).
-
-    Args:
-        trained: how many numbers train.
+    """Ask, before anything is loaded, for what the engine will need.
 
     Raises:
-        UsageError: another stage of ZeRO than 2 and 3, or something in the configuration that would not happen.
+        MissingExtraError: DeepSpeed is not installed.
+        UsageError: see `asked_for`.
+    """
+    if find_spec("deepspeed") is None:
+        raise MissingExtraError("deepspeed", "deepspeed", "`accelerate launch --use_deepspeed`")
+    asked_for()
+
+
+def asked_for() -> dict[str, Any]:
+    """How accelerate is configured for ZeRO, under DeepSpeed's own names.
+
+    Raises:
+        UsageError: accelerate cannot read it, it names another stage of ZeRO than 2 and 3, or something that would not happen.
     """
     from accelerate.utils import DeepSpeedPlugin
 
-    asked = DeepSpeedPlugin().deepspeed_config
+    try:
+        asked = DeepSpeedPlugin().deepspeed_config
+    except (ValueError, OSError) as error:
+        raise UsageError("deepspeed", expected="settings that accelerate can read", got=str(error)) from error
     zero = {key: value for key, value in asked["zero_optimization"].items() if value != "auto"}
     if zero.get("stage") not in (2, 3):
         raise UsageError("accelerate's zero_stage", expected="2 or 3", got=zero.get("stage"))
@@ -238,6 +237,19 @@ def configuration(stage: Stage, trained: int) -> dict[str, Any]:
         if key in asked:
             hint = "The recipe says how fast each part learns."
             raise UsageError(f"deepspeed's configuration, {key}", expected="no such entry", got=asked[key], hint=hint)
+    return zero
+
+
+def configuration(stage: Stage, trained: int) -> dict[str, Any]:
+    """What the engine is asked for: what accelerate is, without what the loop does itself (batches, precision, rates).
+
+    Args:
+        trained: how many numbers train.
+
+    Raises:
+        UsageError: see `asked_for`.
+    """
+    zero = asked_for()
     zero |= {"reduce_bucket_size": min(trained, BUCKET), "overlap_comm": False, "round_robin_gradients": False}
     if zero["stage"] == 3:
         # nothing is fetched ahead: what comes next differs between processes

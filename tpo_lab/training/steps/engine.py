@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tpo_lab.stages import Stage
-from tpo_lab.training.steps import sharding
 from tpo_lab.training.steps.sharding import is_sharded, put, whole
 
 BUCKET = 32 << 20
@@ -96,7 +95,7 @@ class OwnEngine:
             return
         groups = (cut, [parameter for parameter in found if not is_sharded(parameter)])
         norms = [torch.nn.utils.get_total_norm([p.grad for p in group if p.grad is not None]) for group in groups]
-        total = torch.stack([sharding.whole(norm).to(cut[0].device) for norm in norms]).norm()
+        total = torch.stack([whole(norm).to(cut[0].device) for norm in norms]).norm()
         for group in groups:
             torch.nn.utils.clip_grads_with_norm_(group, self.limit, total)
 

@@ -183,7 +183,7 @@ def chosen(shard: str) -> str:
 
 def cuts_weights(kind: str) -> bool:
     """Whether each process holds a piece of the language model's weights only, for one of the kinds that `chosen` gives."""
-    return kind == "fsdp" or (kind == "deepspeed" and deepspeed.zero_stage() == 3)
+    return kind == "fsdp" or (kind == "deepspeed" and deepspeed.asked_for()["stage"] == 3)
 
 
 def _is_set(variable: str) -> bool:
