@@ -35,7 +35,7 @@ def test_json_holds_all_of_it(call, data: Path):
     assert memory["total"] == sum(memory[name] for name in ("parameters", "gradients", "optimizer", "activations"))
     assert (memory["rows"], memory["checkpointing"], memory["processes"]) == (2, True, 1)
     plain = call("train", "--dry-run", "--data", data, "--stage", "3b", "--micro-batch", 2, "--json").document["stages"][0]
-    assert plain["memory"]["activations"] > 2 * memory["activations"] and plain["memory"]["gradients"] == memory["gradients"]
+    assert plain["memory"]["activations"] > 1.5 * memory["activations"] and plain["memory"]["gradients"] == memory["gradients"]
 
 
 def test_missing_clips_are_counted_and_said(call, data: Path, tmp_path: Path):

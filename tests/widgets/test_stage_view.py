@@ -313,7 +313,8 @@ def test_a_real_training_grows_curves_that_end_at_its_metrics(
     def listener(name: str, step: int, total: int, report: LossReport) -> None:
         hears(name, step, total, report)
         found.pump()
-        found.page.wait_for_timeout(40)
+        before = drawn[-1][2] if drawn else 0
+        found.page.wait_for_function("before => Number(document.querySelector('.tpo-sr').dataset.points) > before", arg=before)
         points = int(found.page.locator(".tpo-sr").get_attribute("data-points"))
         drawn.append((name, step, points, text(found.page, ".tpo-sr-words")))
 
