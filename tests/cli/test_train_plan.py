@@ -38,6 +38,12 @@ def test_json_holds_all_of_it(call, data: Path):
     assert plain["memory"]["activations"] > 1.5 * memory["activations"] and plain["memory"]["gradients"] == memory["gradients"]
 
 
+def test_checkpointing_halves_what_the_language_model_keeps(call, data: Path):
+    words = ("train", "--dry-run", "--data", data, "--stage", "3b", "--micro-batch", 2, "--head", "region", "--json")
+    plain, again = (call(*words, *more).document["stages"][0]["memory"] for more in ((), ("--checkpointing",)))
+    assert plain["activations"] > 2 * again["activations"] and plain["gradients"] == again["gradients"]
+
+
 def test_missing_clips_are_counted_and_said(call, data: Path, tmp_path: Path):
     gone = [s.model_copy(update={"media": s.media.model_copy(update={"path": "gone.mp4"})}) for s in read(data)[:2]]
     write(tmp_path / "some.jsonl", [*gone, *read(data)[2:]])

@@ -70,9 +70,8 @@ class StageLoop:
         frozen_vision = not any(name.startswith(("vision.", "connector.")) for name in names)
         self.cache = FeatureCache(model, folder=options.feature_cache) if frozen_vision else None
         self.optimizer = build_optimizer(self.groups, stage)
-        self.trained = [parameter for group in self.groups for parameter in group.parameters]
         if processes.count > 1:
-            weights = [fingerprint(parameter) for parameter in self.trained if not is_sharded(parameter)]
+            weights = [fingerprint(parameter) for group in self.groups for parameter in group.parameters if not is_sharded(parameter)]
             processes.require_same(stage=stage.name, rows=data.sizes, steps=self.total, weights=weights)
         self.engine = processes.engine(step, self.optimizer, stage)
         self.schedule = scheduler(self.optimizer, stage, self.total)

@@ -276,7 +276,7 @@ def _engine(step: TrainingStep, optimizer: Optimizer, config: dict[str, Any]) ->
         from deepspeed.runtime.config import DeepSpeedConfig
 
     class Equal(engine.DeepSpeedEngine):  # type: ignore[misc]  # it is untyped
-        """For processes whose weights are equal, which they have asked each other."""
+        """For processes whose trained weights are equal, which they have asked each other."""
 
         def _broadcast_model(self) -> None:
             """Its own fails at weights without an axis."""
